@@ -1,0 +1,61 @@
+"""Turn and Dialogue: what the whole project speaks of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+SPEAKER = "speaker"
+LISTENER = "listener"
+ROLES = (SPEAKER, LISTENER)
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One utterance of one person.
+
+    Attributes
+    ----------
+    role : str
+        ``speaker`` (who seeks empathy) or ``listener`` (who gives it).
+    text : str
+        The transcript.
+    audio : Path or None
+        The recording.
+    emotion : str or None
+        A label, where the corpus has one; nothing in the toolkit needs it.
+    """
+
+    role: str
+    text: str
+    audio: Path | None = None
+    emotion: str | None = None
+
+    @property
+    def is_speaker(self) -> bool:
+        return self.role == SPEAKER
+
+
+@dataclass(frozen=True)
+class Dialogue:
+    """A history of turns and, where known, the listener's reply to it.
+
+    Attributes
+    ----------
+    id : str
+        Unique in its manifest.
+    history : tuple of Turn
+        Oldest first; at least one speaker turn.
+    response : Turn or None
+        The reference reply.
+    slots : dict
+        What the reply should say, for corpora that know (AffectProbe).
+    """
+
+    id: str
+    history: tuple[Turn, ...]
+    response: Turn | None = None
+    slots: dict[str, str] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.history)

@@ -1,0 +1,1 @@
+"""Reusable building blocks of ES4R: torch in, torch out, SpeechBrain relative lengths."""

@@ -1,0 +1,57 @@
+"""Metadata and dependencies; the package es4r_toolkit.lobes lives in lobes/."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+
+# torch and torchaudio are built for one another: the same minor version, or torchaudio does not load.
+CORE = [
+    "torch>=2.11,<2.12",
+    "torchaudio>=2.11,<2.12",
+    "speechbrain>=1.1.2,<1.2",
+    "transformers>=5.20,<6",
+    "peft>=0.21,<0.22",
+    "hyperpyyaml>=1.2.3,<2",
+    "sentencepiece>=0.2,<0.3",
+    "protobuf>=5",
+    "tokenizers>=0.22,<0.24",
+    "safetensors>=0.5",
+    "numpy>=2",
+    "pandas>=3,<4",
+    "scipy>=1.15",
+    "soundfile>=0.13",
+    "typer>=0.20",
+    "tqdm>=4.66",
+    "matplotlib>=3.10",
+    "nltk>=3.9.1",
+    "rouge-score>=0.1.2",
+]
+# espeak-ng is GPL-3, so nothing of it is a hard dependency.
+ESPEAK = ["espeakng-loader>=0.2.4,<0.3"]
+
+setup(
+    name="es4r-toolkit",
+    version="0.1.0",
+    description="Lobes and recipes for empathetic spoken dialogue: hear how something is said, and answer with empathy",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=[*find_packages(include=["es4r_toolkit", "es4r_toolkit.*"]), "es4r_toolkit.lobes"],
+    package_dir={"es4r_toolkit.lobes": "lobes"},
+    package_data={"es4r_toolkit": ["assets/**/*", "report/*.html"]},
+    include_package_data=False,
+    install_requires=CORE,
+    extras_require={
+        "espeak": ESPEAK,
+        "demo": [*ESPEAK, "gradio>=6.16,<7"],
+        "kokoro": ["kokoro>=0.9.4,<0.10"],
+        # styletts2 0.1.6 pins transformers < 5 and never resolves beside the core: install it with --no-deps
+        # beside these (see README, Voices).
+        "styletts2": ["munch", "einops", "einops-exts", "librosa"],
+        "dev": [*ESPEAK, "pytest>=8", "pytest-timeout", "hypothesis", "ruff", "build"],
+    },
+    entry_points={"console_scripts": ["es4r=es4r_toolkit.cli:main"]},
+)
