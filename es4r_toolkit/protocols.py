@@ -9,6 +9,8 @@ from torch import Tensor
 
 from es4r_toolkit.lobes.energy_strategy import Prosody
 
+NEUTRAL = Prosody()
+
 
 @runtime_checkable
 class SpeechEncoder(Protocol):
@@ -58,7 +60,7 @@ class LanguageModel(Protocol):
         ...
 
     def logits(self, embeds: Tensor, valid: Tensor, adapted: Tensor | None, last: int) -> Tensor:
-        """Embeddings (B, P, hidden_dim), valid positions (B, P) -> logits of the last positions (B, last, vocabulary)."""
+        """Embeddings (B, P, hidden_dim), valid positions (B, P) -> logits (B, last, vocabulary)."""
         ...
 
     def generate(
@@ -96,11 +98,11 @@ class SpeechSynthesizer(Protocol):
         """A recording (samples,) -> its style vector (style_dim,)."""
         ...
 
-    def synthesize(self, text: str, style: Tensor | None = None, prosody: Prosody = Prosody()) -> Tensor:
+    def synthesize(self, text: str, style: Tensor | None = None, prosody: Prosody = NEUTRAL) -> Tensor:
         """A text -> float32 waveform (samples,) within [-1, 1]."""
         ...
 
-    def stream(self, text: str, style: Tensor | None = None, prosody: Prosody = Prosody()) -> Iterator[Tensor]:
+    def stream(self, text: str, style: Tensor | None = None, prosody: Prosody = NEUTRAL) -> Iterator[Tensor]:
         """The same, a sentence at a time."""
         ...
 

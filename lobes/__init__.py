@@ -1,1 +1,25 @@
 """Reusable building blocks of ES4R: torch in, torch out, SpeechBrain relative lengths."""
+
+from es4r_toolkit.lobes.adapters import ConvAdapter
+from es4r_toolkit.lobes.attention import MultiHeadAttention
+from es4r_toolkit.lobes.downsampler import MelDownsampler
+from es4r_toolkit.lobes.dual_attention import AffectiveDualAttention
+from es4r_toolkit.lobes.energy_strategy import EnergyStrategySelector, Prosody, StrategyChoice
+from es4r_toolkit.lobes.fusion import SpeechQueryFusion
+from es4r_toolkit.lobes.injection import GatedInjection
+from es4r_toolkit.lobes.style_fuser import StyleFuser
+from es4r_toolkit.lobes.subsampling import ConvSubsampler
+
+__all__ = [
+    "AffectiveDualAttention",
+    "ConvAdapter",
+    "ConvSubsampler",
+    "EnergyStrategySelector",
+    "GatedInjection",
+    "MelDownsampler",
+    "MultiHeadAttention",
+    "Prosody",
+    "SpeechQueryFusion",
+    "StrategyChoice",
+    "StyleFuser",
+]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from es4r_toolkit.errors import ConfigError, require
-from es4r_toolkit.masks import check_turns, dialogue_of_turn, frame_counts, sum_by_dialogue, valid_mask
+from es4r_toolkit.masks import check_turns, frame_counts, sum_by_dialogue, valid_mask
 
 
 @dataclass(frozen=True)
@@ -269,5 +269,7 @@ def _check_tiling(ranges: Sequence[tuple[float, float]]) -> None:
     for end, start in zip(ends, starts):
         if end != start:
             raise ConfigError(
-                "strategies", f"one range ends at {end} and the next starts at {start}", "let them meet, from -inf to inf"
+                "strategies",
+                f"one range ends at {end} and the next starts at {start}",
+                "let them meet, from -inf to inf",
             )

@@ -1,0 +1,1 @@
+"""The three boxes of the paper's figure: understanding, generation, synthesis."""

@@ -1,0 +1,116 @@
+"""Partial LoRA: low-rank updates that act only where a position mask says so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners import lora
+from torch import Tensor, nn
+
+from es4r_toolkit.errors import BackendError, ConfigError
+
+
+class PositionMask:
+    """Where the adapters of one model are active, shared by all its layers."""
+
+    def __init__(self) -> None:
+        self.rows: Tensor | None = None
+
+    @contextmanager
+    def set_to(self, positions: Tensor | None) -> Iterator[None]:
+        """Be active at positions (B, P) of bool within the block, or nowhere for None."""
+        before = self.rows
+        self.rows = positions.flatten().nonzero().squeeze(1) if positions is not None and positions.any() else None
+        try:
+            yield
+        finally:
+            self.rows = before
+
+
+class PartialLoraLinear(lora.Linear):
+    """A peft LoRA layer that adds its update to the masked positions and leaves the others bit for bit.
+
+    The update is computed for the masked rows alone, so that it costs what they need.
+    """
+
+    positions: PositionMask
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Inputs (B, P, in) -> outputs (B, P, out)."""
+        result = self.base_layer(x, *args, **kwargs)
+        rows = self.positions.rows
+        if rows is None or self.disable_adapters:
+            return result
+        flat = x.flatten(0, -2).index_select(0, rows)
+        update = result.new_zeros(len(rows), result.shape[-1])
+        for name in self.active_adapters:
+            if name in self.lora_A:
+                inner = self.lora_A[name](self.lora_dropout[name](flat.to(self.lora_A[name].weight.dtype)))
+                update = update + (self.lora_B[name](inner) * self.scaling[name]).to(result.dtype)
+        return result.flatten(0, -2).index_add(0, rows, update).view_as(result)
+
+    def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
+        """Refuse: merged weights would act at every position.
+
+        Raises
+        ------
+        BackendError
+            Always.
+        """
+        raise BackendError("lora", "is active at speech positions only and cannot be merged", "keep it as an adapter")
+
+
+def add_partial_lora(
+    model: nn.Module,
+    rank: int = 16,
+    alpha: float = 16,
+    dropout: float = 0.1,
+    targets: Sequence[str] = ("q_proj", "k_proj", "v_proj", "o_proj"),
+) -> PositionMask:
+    """Put partial LoRA layers into a model, in place.
+
+    Rank 16, alpha 16 and dropout 0.1 on the attention projections, active at
+    the fused speech positions only, are ES4R's (its digest).
+
+    Arguments
+    ---------
+    model : nn.Module
+        Its weights should be frozen already; only the adapters are trained.
+    rank : int
+    alpha : float
+        The update is scaled by alpha / rank.
+    dropout : float
+        On the update's input, in training.
+    targets : sequence of str
+        Names of the Linear layers.
+
+    Returns
+    -------
+    PositionMask
+        What switches them on.
+
+    Raises
+    ------
+    ConfigError
+        If a target names no Linear layer.
+    """
+    for target in targets:
+        if not any(name.endswith(target) for name, layer in model.named_modules() if isinstance(layer, nn.Linear)):
+            raise ConfigError("lora targets", f"{target!r} names no Linear layer of {type(model).__name__}", "")
+    positions = PositionMask()
+    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=list(targets))
+    config._register_custom_module({nn.Linear: PartialLoraLinear})
+    inject_adapter_in_model(config, model)
+    for layer in model.modules():
+        if isinstance(layer, PartialLoraLinear):
+            layer.positions = positions
+    return positions
+
+
+def lora_parameters(model: nn.Module) -> dict[str, torch.nn.Parameter]:
+    """The adapters' weights by name."""
+    return {name: weight for name, weight in model.named_parameters() if ".lora_" in name}

@@ -1,0 +1,124 @@
+"""ES4RBrain: two-path training in SpeechBrain's loop."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import speechbrain as sb
+from torch import Tensor
+
+from es4r_toolkit.data.batch import DialogueBatch
+from es4r_toolkit.losses import response_cross_entropy, response_kl
+from es4r_toolkit.metrics.slots import SlotTable, slot_accuracies
+from es4r_toolkit.metrics.text import text_scores
+from es4r_toolkit.pipeline import EmpathyPipeline, PathLogits
+
+
+class ES4RBrain(sb.Brain):
+    """Trains an EmpathyPipeline, and answers and scores the validation and test sets.
+
+    Reads from hparams: ``losses`` (``cross_entropy`` and ``kl`` weights,
+    ``temperature``, ``direction``), ``max_new_tokens``, ``epoch_counter``,
+    ``scheduler``, ``train_logger`` and ``output_folder``.
+    """
+
+    slots: SlotTable | None = None
+
+    @property
+    def pipeline(self) -> EmpathyPipeline:
+        """The pipeline without any wrapping."""
+        return getattr(self.modules.pipeline, "module", self.modules.pipeline)
+
+    def compute_forward(self, batch: DialogueBatch, stage: sb.Stage) -> PathLogits:
+        """Run both paths, and answer where not in training."""
+        batch = batch.to(self.device)
+        paths = self.modules.pipeline(batch, text_path=self.hparams.losses["kl"] > 0)
+        if stage != sb.Stage.TRAIN:
+            self._answer(batch, plan=stage == sb.Stage.TEST)
+        return paths
+
+    def compute_objectives(self, predictions: PathLogits, batch: DialogueBatch, stage: sb.Stage) -> Tensor:
+        """Weighted sum of the reply's cross-entropy and its divergence from the text path."""
+        weights = self.hparams.losses
+        terms = {"cross_entropy": response_cross_entropy(predictions.speech, predictions.targets, predictions.valid)}
+        if predictions.text is not None:
+            terms["kl"] = response_kl(
+                predictions.speech,
+                predictions.text,
+                predictions.valid,
+                weights["temperature"],
+                weights["direction"],
+            )
+        for name, term in terms.items():
+            self.sums[name] = self.sums.get(name, 0.0) + float(term.detach())
+        self.batches += 1
+        return sum(weights[name] * term for name, term in terms.items())
+
+    def on_fit_batch_end(self, batch: DialogueBatch, outputs: PathLogits, loss: Tensor, should_step: bool) -> None:
+        """Set the learning rate of the next step."""
+        if should_step:
+            self.hparams.scheduler(self.optimizer)
+
+    def on_stage_start(self, stage: sb.Stage, epoch: int | None = None) -> None:
+        """Begin counting."""
+        self.sums: dict[str, float] = {}
+        self.batches, self.started = 0, time.perf_counter()
+        self.predictions: list[dict[str, Any]] = []
+
+    def on_stage_end(self, stage: sb.Stage, stage_loss: float, epoch: int | None = None) -> None:
+        """Score, log, and keep the checkpoint of the lowest validation loss beside the newest."""
+        terms = {name: total / max(self.batches, 1) for name, total in self.sums.items()}
+        seconds = time.perf_counter() - self.started
+        if stage == sb.Stage.TRAIN:
+            self.train_stats = {"loss": float(stage_loss), **terms, "seconds": seconds}
+            return
+        stats = {"loss": float(stage_loss), **terms, **self.scores()}
+        if stage == sb.Stage.TEST:
+            self.test_stats = stats
+            self.hparams.train_logger.log_stats({"epoch_loaded": self.hparams.epoch_counter.current}, test_stats=stats)
+            return
+        rate = self.optimizer.param_groups[0]["lr"]
+        self.hparams.train_logger.log_stats(
+            {"epoch": epoch, "lr": rate}, train_stats=self.train_stats, valid_stats=stats
+        )
+        self._log_epoch(epoch, stats)
+        self.checkpointer.save_and_keep_only(meta={"loss": stats["loss"], "epoch": epoch}, min_keys=["loss"])
+
+    def scores(self) -> dict[str, float]:
+        """Text and slot scores of the predictions so far."""
+        replies = [line["response"] for line in self.predictions]
+        scores = text_scores(replies, [line["reference"] for line in self.predictions])
+        if self.slots is not None:
+            scores |= slot_accuracies(replies, [line["slots"] for line in self.predictions], self.slots)
+        return scores
+
+    def _answer(self, batch: DialogueBatch, plan: bool) -> None:
+        replies = self.pipeline.generate(batch, self.hparams.max_new_tokens)
+        plans = self.pipeline.plan(batch) if plan and self.pipeline.synthesis is not None else [None] * len(batch)
+        for dialogue, reply, speech in zip(batch.dialogues, replies, plans):
+            line = {
+                "id": dialogue.id,
+                "response": reply,
+                "reference": dialogue.response.text,
+                "slots": dialogue.slots,
+            }
+            if speech is not None:
+                line |= {
+                    "strategy": speech.strategy.name,
+                    "energies": list(speech.energies),
+                    "energy_change": speech.strategy.relative_change,
+                }
+            self.predictions.append(line)
+
+    def _log_epoch(self, epoch: int, stats: dict[str, float]) -> None:
+        # One line an epoch for plots; an epoch run again after a crash replaces its line.
+        path = Path(self.hparams.output_folder) / "history.jsonl"
+        lines = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+        train = {f"train_{name}": value for name, value in self.train_stats.items() if name != "seconds"}
+        rest = {"valid_loss" if name == "loss" else name: value for name, value in stats.items()}
+        lines = [line for line in lines if line["epoch"] < epoch]
+        lines.append({"epoch": epoch, **train, **rest, "seconds": self.train_stats["seconds"]})
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))

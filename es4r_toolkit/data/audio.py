@@ -1,0 +1,336 @@
+"""Safe decoding of recordings: bounded before they are decoded, checked while they are.
+
+torch is imported where it is used, so that a manifest can be checked without waiting for it.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import soundfile
+
+from es4r_toolkit.errors import AudioError, require
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+# Only formats in which a file that was cut short can be told from a whole one.
+FORMATS = ("WAV", "WAVEX", "AIFF", "FLAC", "OGG", "MP3")
+CUT_SHORT = "it was cut short or is broken: copy, download or record it again"
+BLOCK = 1 << 16
+# torchaudio holds its whole resampling kernel; past this many entries (128 MiB) the ratio is too odd for it.
+LARGEST_KERNEL = 1 << 25
+# A WAV writer that streams to a pipe declares 2 or 4 GiB, far above any limit here, because it cannot go back.
+STREAMED_SIZE = 0x7FFF0000
+# What libsndfile says of a FLAC stream that does not know its length is the largest 64-bit integer.
+UNKNOWN_LENGTH = 1 << 62
+
+
+@dataclass(frozen=True)
+class AudioLimits:
+    """What a recording may be; everything outside is an error, not a guess.
+
+    Attributes
+    ----------
+    max_seconds : float
+        Longest duration (seconds); ten minutes is far past any turn of a dialogue.
+    max_bytes : int
+        Largest file (bytes); 256 MiB holds ten minutes of 48 kHz stereo float.
+    max_channels : int
+        Most channels (count); they are averaged to one.
+    min_sample_rate, max_sample_rate : int
+        Range of the sample rate (Hz); below 4 kHz speech cannot be understood, above 384 kHz nothing records.
+    max_peak : float
+        Largest amplitude (1 is full scale); integers stored as floats reach thousands.
+
+    Raises
+    ------
+    ConfigError
+        If a limit is not positive, or the range of sample rates is empty.
+    """
+
+    max_seconds: float = 600.0
+    max_bytes: int = 256 * 1024 * 1024
+    max_channels: int = 8
+    min_sample_rate: int = 4000
+    max_sample_rate: int = 384000
+    max_peak: float = 16.0
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            require(value > 0, name, value, "must be positive")
+        require(
+            self.max_bytes < STREAMED_SIZE, "max_bytes", self.max_bytes, f"must be below {STREAMED_SIZE} (about 2 GiB)"
+        )
+        require(
+            self.min_sample_rate <= self.max_sample_rate,
+            "min_sample_rate",
+            self.min_sample_rate,
+            f"must not exceed max_sample_rate {self.max_sample_rate}",
+        )
+
+
+DEFAULT_LIMITS = AudioLimits()
+
+
+@dataclass(frozen=True)
+class AudioInfo:
+    """What the header of a recording says.
+
+    Attributes
+    ----------
+    sample_rate : int
+        Hz.
+    frames : int
+        Samples of each channel.
+    channels : int
+        Count.
+    seconds : float
+        Duration.
+    """
+
+    sample_rate: int
+    frames: int
+    channels: int
+    seconds: float
+
+
+def probe(path: str | Path, limits: AudioLimits = DEFAULT_LIMITS) -> AudioInfo:
+    """Read the header of a recording, without decoding it, and hold it against the limits.
+
+    Raises
+    ------
+    AudioError
+        If the file is missing, empty, not audio, cut short, without samples or outside the limits. A cut MP3 or
+        FLAC file shows only to `decode`; a cut MP3 that declares no length (no Xing header) shows to nobody.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise AudioError(path, "does not exist", "correct the path, or put the recording there")
+    if not path.is_file():
+        raise AudioError(path, "is not a file", "give the path of one recording")
+    size = path.stat().st_size
+    if size == 0:
+        raise AudioError(path, "is empty (0 bytes)", "copy, download or record it again")
+    if size > limits.max_bytes:
+        raise AudioError(path, f"has {size} bytes, over the limit of {limits.max_bytes}", "split it or resample it")
+    if path.suffix.lower() == ".raw":
+        # soundfile would ask for a sample rate, which nothing in the file tells.
+        raise AudioError(path, "is RAW, which has no header", "convert it to WAV or FLAC")
+    with _libsndfile_errors(path, "is not audio that can be read"):
+        header = soundfile.info(str(path))
+    if header.format not in FORMATS:
+        raise AudioError(path, f"is {header.format}, not one of {', '.join(FORMATS)}", "convert it to WAV or FLAC")
+    if header.format in ("WAV", "WAVEX", "AIFF"):
+        _check_declared_size(path, size)
+    elif header.format == "OGG":
+        _check_last_page(path)
+    _check_header(path, header, limits)
+    return AudioInfo(header.samplerate, header.frames, header.channels, header.frames / header.samplerate)
+
+
+def decode(path: str | Path, limits: AudioLimits = DEFAULT_LIMITS) -> tuple[np.ndarray, int]:
+    """Decode a recording to one channel at its own sample rate.
+
+    Returns
+    -------
+    samples : float32 array (samples,)
+        The mean of the channels.
+    sample_rate : int
+        Hz.
+
+    Raises
+    ------
+    AudioError
+        As `probe`, and if samples are missing, NaN, infinite or beyond the largest amplitude.
+    """
+    path = Path(path)
+    info = probe(path, limits)
+    samples = np.empty(info.frames, dtype=np.float32)
+    done = 0
+    with _libsndfile_errors(path, "cannot be decoded"), soundfile.SoundFile(str(path)) as recording:
+        while done < info.frames:
+            block = recording.read(min(BLOCK, info.frames - done), dtype="float32", always_2d=True)
+            if len(block) == 0:
+                problem = f"declares {info.frames} frames and holds {done}"
+                raise AudioError(path, problem, CUT_SHORT)
+            _check_block(path, block, done / info.sample_rate, limits)
+            samples[done : done + len(block)] = block.mean(axis=1)
+            done += len(block)
+    return samples, info.sample_rate
+
+
+def load(path: str | Path, sample_rate: int, limits: AudioLimits = DEFAULT_LIMITS) -> Tensor:
+    """Decode a recording to one channel at the sample rate that is wanted.
+
+    Arguments
+    ---------
+    path : str or Path
+        A WAV, AIFF, FLAC, OGG or MP3 file.
+    sample_rate : int
+        Hz; a recording at another rate is resampled.
+    limits : AudioLimits
+        What the recording may be.
+
+    Returns
+    -------
+    float32 Tensor (samples,)
+        Amplitudes, 1 being full scale.
+
+    Raises
+    ------
+    AudioError
+        As `decode`.
+    ConfigError
+        If the sample rate is not a positive whole number.
+
+    Example
+    -------
+    >>> import tempfile, torch
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save(f"{folder}/turn.wav", torch.zeros(800), 8000)
+    ...     load(f"{folder}/turn.wav", 16000).shape
+    torch.Size([1600])
+    """
+    require(type(sample_rate) is int and sample_rate > 0, "sample_rate", sample_rate, "must be a positive whole number")
+    import torch
+
+    samples, own_rate = decode(path, limits)
+    return _resample(torch.from_numpy(samples), own_rate, sample_rate)
+
+
+def save(path: str | Path, waveform: Tensor, sample_rate: int) -> None:
+    """Write a waveform as 16-bit PCM WAV, whole or not at all.
+
+    The file is written beside its place and renamed, so no reader ever meets half of it. Amplitudes beyond full
+    scale are clipped, and a warning in the log counts them.
+
+    Arguments
+    ---------
+    path : str or Path
+        Where to; the folder must exist.
+    waveform : Tensor (samples,)
+        Amplitudes, 1 being full scale.
+    sample_rate : int
+        Hz.
+
+    Raises
+    ------
+    AudioError
+        If the waveform is empty, not one-dimensional or not finite, or the file cannot be written.
+    ConfigError
+        If the sample rate is not a positive whole number.
+    """
+    path = Path(path)
+    require(type(sample_rate) is int and sample_rate > 0, "sample_rate", sample_rate, "must be a positive whole number")
+    samples = waveform.detach().to("cpu").float().numpy()
+    if samples.ndim != 1 or samples.size == 0:
+        raise AudioError(path, f"cannot hold a waveform of shape {samples.shape}", "give it the shape (samples,)")
+    if not np.isfinite(samples).all():
+        raise AudioError(path, f"would hold {(~np.isfinite(samples)).sum()} NaN or infinite samples", "mend the voice")
+    clipped = int((np.abs(samples) > 1).sum())
+    if clipped:
+        logger.warning("%s: %d of %d samples were beyond full scale and were clipped", path, clipped, samples.size)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        # soundfile clips where it writes integers.
+        soundfile.write(str(beside), samples, sample_rate, format="WAV", subtype="PCM_16")
+        os.replace(beside, path)
+    except (OSError, soundfile.SoundFileError) as error:
+        raise AudioError(path, f"cannot be written ({error})", "give a folder that exists and can be written") from None
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def _libsndfile_errors(path: Path, problem: str) -> Iterator[None]:
+    try:
+        yield
+    except (soundfile.SoundFileError, OSError) as error:
+        # The library repeats the path; what follows its last colon is the reason.
+        reason = str(error).rsplit(": ", 1)[-1].strip().rstrip(".")
+        mend = f"give a whole WAV, FLAC, OGG, MP3 or AIFF file; if it is one, {CUT_SHORT}"
+        raise AudioError(path, f"{problem} ({reason})", mend) from None
+
+
+def _check_header(path: Path, header: object, limits: AudioLimits) -> None:
+    if not limits.min_sample_rate <= header.samplerate <= limits.max_sample_rate:
+        bounds = f"{limits.min_sample_rate} to {limits.max_sample_rate} Hz"
+        raise AudioError(path, f"has a sample rate of {header.samplerate} Hz, outside {bounds}", "resample it")
+    if header.channels > limits.max_channels:
+        problem = f"has {header.channels} channels, over the limit of {limits.max_channels}"
+        raise AudioError(path, problem, "mix it down to one")
+    if header.frames <= 0:
+        raise AudioError(path, "has no samples (0 frames)", CUT_SHORT)
+    if header.frames >= UNKNOWN_LENGTH:
+        raise AudioError(path, "declares no length, as a stream does", "convert it to a file of its own, such as WAV")
+    seconds = header.frames / header.samplerate
+    if seconds > limits.max_seconds:
+        problem = f"lasts {seconds:.1f} s, over the limit of {limits.max_seconds:g} s"
+        raise AudioError(path, problem, "cut it into turns, or raise max_seconds")
+
+
+def _check_declared_size(path: Path, size: int) -> None:
+    """Hold the declared size of a RIFF or AIFF data chunk against the file; libsndfile shortens it in silence."""
+    with path.open("rb") as file:
+        order = "<" if file.read(12)[:4] == b"RIFF" else ">"
+        while len(header := file.read(8)) == 8:
+            name, declared = struct.unpack(f"{order}4sI", header)
+            if name in (b"data", b"SSND"):
+                held = size - file.tell()
+                if held < declared < STREAMED_SIZE:
+                    raise AudioError(path, f"declares {declared} bytes of samples and holds {held}", CUT_SHORT)
+                return
+            # Chunks are padded to even sizes.
+            file.seek(declared + declared % 2, os.SEEK_CUR)
+
+
+def _check_last_page(path: Path) -> None:
+    """Look for the page that ends an Ogg stream; libsndfile reads up to the last whole page in silence."""
+    ended = False
+    with path.open("rb") as file:
+        while len(header := file.read(27)) == 27 and header[:4] == b"OggS":
+            segments = file.read(header[26])
+            ended = bool(header[5] & 0x04)
+            body = file.read(sum(segments))
+            if len(segments) < header[26] or len(body) < sum(segments):
+                ended = False
+    if not ended:
+        raise AudioError(path, "lacks the page that ends an Ogg stream", CUT_SHORT)
+
+
+def _check_block(path: Path, block: np.ndarray, start: float, limits: AudioLimits) -> None:
+    finite = np.isfinite(block)
+    if not finite.all():
+        problem = f"has {(~finite).sum()} NaN or infinite samples in the block from {start:.2f} s"
+        raise AudioError(path, problem, "record or convert it again")
+    peak = float(np.abs(block).max())
+    if peak > limits.max_peak:
+        problem = f"reaches amplitude {peak:g}, over the limit of {limits.max_peak:g} (1 is full scale)"
+        raise AudioError(path, problem, "scale it to [-1, 1]; integers stored as floats want dividing by 32768")
+
+
+def _resample(waveform: Tensor, source: int, target: int) -> Tensor:
+    if source == target:
+        return waveform
+    divisor = math.gcd(source, target)
+    down, up = source // divisor, target // divisor
+    if down * up > LARGEST_KERNEL:
+        import torch
+        from scipy.signal import resample_poly
+
+        return torch.from_numpy(resample_poly(waveform.numpy(), up, down)).float()
+    from torchaudio.functional import resample
+
+    return resample(waveform, source, target)

@@ -1,0 +1,223 @@
+"""Manifests: dialogues from a file, each checked, none dropped without a word."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from es4r_toolkit.data import audio
+from es4r_toolkit.data.records import (
+    FieldError,
+    Record,
+    Rejection,
+    place_of,
+    read_records,
+    refuse_broken_values,
+    slots_field,
+    text_field,
+    type_name,
+)
+from es4r_toolkit.dialogue import LISTENER, ROLES, SPEAKER, Dialogue, Turn
+from es4r_toolkit.errors import AudioError
+
+NEED_TEXT = "write what was said; the language model reads the text of every turn (an ASR transcript will do)"
+
+
+@dataclass(frozen=True)
+class ManifestReport:
+    """What a manifest holds.
+
+    Attributes
+    ----------
+    dialogues : list of Dialogue
+        The good ones, in the order of the file.
+    rejected : list of Rejection
+        One for each dialogue left out, with its first fault.
+    """
+
+    dialogues: list[Dialogue]
+    rejected: list[Rejection]
+
+
+def read_manifest(
+    path: str | Path,
+    need_response: bool = False,
+    check_audio: bool = True,
+    decode: bool = False,
+    limits: audio.AudioLimits = audio.DEFAULT_LIMITS,
+    progress: Callable[[Iterable[Record]], Iterable[Record]] = iter,
+) -> ManifestReport:
+    """Read dialogues and say of every one that is left out why.
+
+    A dialogue's id is its ``conversation_id``; where that stands more than once with different ``turn_id``, it is
+    ``<conversation_id>_<turn_id>``. Faulty entries count in this, so mending one renames no other.
+
+    Arguments
+    ---------
+    path : str or Path
+        A ``.jsonl`` file, one dialogue a line, or a ``.json`` file with a list of dialogues or a single one.
+        Audio paths are relative to its folder.
+    need_response : bool
+        Whether a dialogue without ``response`` is rejected, as training wants.
+    check_audio : bool
+        Whether recordings must exist and have a header within the limits.
+    decode : bool
+        Whether they are decoded too, which finds missing ends and NaN samples.
+    limits : AudioLimits
+        What a recording may be.
+    progress : callable
+        Wraps the sequence of records, to show how far reading is.
+
+    Raises
+    ------
+    DialogueError
+        If the file as a whole cannot be read: missing, empty, not UTF-8, not JSON, of another extension.
+
+    Example
+    -------
+    >>> import json, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     history = [{"role": "speaker", "utterance": "I failed.", "audio_path": "a.wav"}]
+    ...     _ = Path(folder, "one.json").write_text(json.dumps({"conversation_id": "7", "dialogue_history": history}))
+    ...     report = read_manifest(f"{folder}/one.json")
+    >>> report.rejected[0].field, report.rejected[0].problem
+    ('dialogue_history[0].audio_path', "'a.wav' does not exist")
+    """
+    path = Path(path)
+    records = read_records(path)
+    ids = _dialogue_ids(records)
+    check = _AudioCheck(path.parent, check_audio, decode, limits)
+    first_seen: dict[str, int] = {}
+    dialogues, rejected = [], []
+    for record in progress(records):
+        name = ids.get(record.line, place_of(path, record.line))
+        try:
+            record_id = _read_id(record)
+            if name in first_seen:
+                other = place_of(path, first_seen[name])
+                problem = f"{record_id!r} (turn_id {record.value.get('turn_id')}) stands in {other} too"
+                raise FieldError("conversation_id", problem, "give each dialogue its own conversation_id or turn_id")
+            first_seen[name] = record.line
+            refuse_broken_values(record.value)
+            dialogues.append(_read_dialogue(record.value, name, need_response, check))
+        except FieldError as fault:
+            rejected.append(Rejection(name, record.line, fault.field, fault.problem, fault.mend))
+    return ManifestReport(dialogues, rejected)
+
+
+def _dialogue_ids(records: list[Record]) -> dict[int, str]:
+    """The id of each line that names its conversation."""
+    turn_ids = defaultdict(set)
+    named = {}
+    for record in records:
+        try:
+            conversation = _read_id(record)
+        except FieldError:
+            continue
+        named[record.line] = conversation
+        turn_ids[conversation].add(record.value.get("turn_id"))
+    ids = {}
+    for record in records:
+        if (conversation := named.get(record.line)) is not None:
+            turn = record.value.get("turn_id")
+            repeated = len(turn_ids[conversation]) > 1 and turn is not None
+            ids[record.line] = f"{conversation}_{turn}" if repeated else conversation
+    return ids
+
+
+def _read_id(record: Record) -> str:
+    if isinstance(record.value, FieldError):
+        raise record.value
+    if not isinstance(record.value, dict):
+        raise FieldError("record", f"is {type_name(record.value)}, not an object", "write one dialogue as {...}")
+    turn = record.value.get("turn_id")
+    if turn is not None and type(turn) not in (int, str):
+        raise FieldError("turn_id", f"is {type_name(turn)}", "write a whole number or a string")
+    conversation = record.value.get("conversation_id")
+    if type(conversation) is int:
+        return str(conversation)
+    return text_field(conversation, "conversation_id", "name the dialogue; the name must be its own")
+
+
+def _read_dialogue(value: dict, name: str, need_response: bool, check: _AudioCheck) -> Dialogue:
+    history = value.get("dialogue_history")
+    if not isinstance(history, list):
+        problem = "is missing" if history is None else f"is {type_name(history)}, not a list"
+        raise FieldError("dialogue_history", problem, "write the turns so far as a list, oldest first")
+    if not history:
+        raise FieldError("dialogue_history", "is empty", "give at least one speaker turn")
+    _check_order(value, history)
+    turns = tuple(_read_turn(turn, f"dialogue_history[{index}]", check) for index, turn in enumerate(history))
+    if not any(turn.is_speaker for turn in turns):
+        raise FieldError(
+            "dialogue_history", "has no speaker turn", "give at least one; a reply needs someone to answer"
+        )
+    response = value.get("response")
+    if response is not None:
+        response = _read_turn(response, "response", check, spoken=False)
+        if response.role != LISTENER:
+            raise FieldError("response.role", f"is {response.role!r}", f"write {LISTENER}, who gives the reply")
+    elif need_response:
+        raise FieldError("response", "is missing", "give the listener's reply; training learns from it")
+    return Dialogue(name, turns, response, slots_field(value.get("slots")))
+
+
+def _check_order(value: dict, history: list) -> None:
+    """Where turns carry an index, each must be above the one before it, the response's above all."""
+    before = None
+    places = [(f"dialogue_history[{place}]", turn) for place, turn in enumerate(history)]
+    for field, turn in [*places, ("response", value.get("response"))]:
+        index = turn.get("index") if isinstance(turn, dict) else None
+        if index is None:
+            continue
+        if type(index) is not int:
+            raise FieldError(f"{field}.index", f"is {type_name(index)}", "write a whole number")
+        if before is not None and index <= before:
+            raise FieldError(f"{field}.index", f"is {index} after {before}", "put the turns in order, oldest first")
+        before = index
+
+
+def _read_turn(turn: object, field: str, check: _AudioCheck, spoken: bool = True) -> Turn:
+    if not isinstance(turn, dict):
+        raise FieldError(field, f"is {type_name(turn)}, not an object", "write role, utterance and audio_path")
+    role = text_field(turn.get("role"), f"{field}.role", f"write {SPEAKER} or {LISTENER}")
+    if role not in ROLES:
+        raise FieldError(f"{field}.role", f"is {role!r}", f"write {SPEAKER} or {LISTENER}")
+    text = text_field(turn.get("utterance"), f"{field}.utterance", NEED_TEXT)
+    emotion = turn.get("emotion")
+    if emotion is not None:
+        emotion = text_field(emotion, f"{field}.emotion", "write a label, or leave the key out")
+    recording = turn.get("audio_path")
+    if spoken or recording is not None:
+        mend = "give the recording of the turn, relative to the manifest's folder"
+        recording = check(text_field(recording, f"{field}.audio_path", mend), f"{field}.audio_path")
+    return Turn(role, text, recording, emotion)
+
+
+class _AudioCheck:
+    """Resolves audio paths and checks each recording once, since histories of one conversation share theirs."""
+
+    def __init__(self, folder: Path, check: bool, decode: bool, limits: audio.AudioLimits):
+        self.folder, self.limits = folder, limits
+        self.read = audio.decode if decode else audio.probe if check else None
+        self.faults: dict[Path, AudioError | None] = {}
+
+    def __call__(self, written: str, field: str) -> Path:
+        path = self.folder / written
+        if self.read is None:
+            return path
+        if path not in self.faults:
+            self.faults[path] = self._fault(path)
+        if (fault := self.faults[path]) is not None:
+            mend = "write / in place of \\ in paths" if "\\" in written and not path.exists() else fault.mend
+            raise FieldError(field, f"{written!r} {fault.problem}", mend)
+        return path
+
+    def _fault(self, path: Path) -> AudioError | None:
+        try:
+            self.read(path, self.limits)
+        except AudioError as error:
+            return error
+        return None

@@ -1,0 +1,178 @@
+"""HyperPyYAML with overrides that find their file, one-word swaps of back ends, and an allowlist for strangers."""
+
+from __future__ import annotations
+
+import difflib
+import io
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from hyperpyyaml import load_hyperpyyaml, resolve_references
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.error import YAMLError
+from ruamel.yaml.tag import Tag
+
+from es4r_toolkit.errors import ConfigError
+
+INCLUDE = "!include:"
+SAFE_TAGS = (
+    "!new:es4r_toolkit.lobes.",
+    "!new:es4r_toolkit.stages.",
+    "!new:es4r_toolkit.backends.",
+    "!new:es4r_toolkit.pipeline.",
+)
+MODEL_FOLDER = "@model/"
+
+
+def compose(path: str | Path, overrides: Mapping[str, Any] | None = None) -> str:
+    """One flat YAML text from a file, the files it includes, and overrides.
+
+    An override goes to the key of its name in this file or, failing that, in
+    a file that it includes as a mapping. Where the key's value is an
+    ``!include:folder/one.yaml``, the override ``other`` includes
+    ``folder/other.yaml`` in its stead, with the same arguments.
+
+    Arguments
+    ---------
+    path : str or Path
+    overrides : mapping, optional
+        Top-level keys and their values.
+
+    Raises
+    ------
+    ConfigError
+        If a file is missing or not YAML, or an override names no key or no fragment.
+    """
+    path, left = Path(path), dict(overrides or {})
+    tree = _override(path, left)
+    if left:
+        known = sorted(_keys(path))
+        near = [match for key in left for match in difflib.get_close_matches(key, known, n=2)]
+        hint = f"did you mean {' or '.join(near)}?" if near else f"its keys are {', '.join(known)}"
+        raise ConfigError(path, f"has no key {', '.join(left)}", hint)
+    return resolve_references(_stream(tree, path)).getvalue()
+
+
+def build(text: str) -> dict[str, Any]:
+    """Construct what a flat YAML text describes."""
+    return load_hyperpyyaml(text)
+
+
+def plain(text: str, key: str) -> dict[str, Any]:
+    """A section of a flat YAML text as plain values, nothing constructed; empty where it is absent."""
+    return _plain(YAML().load(text).get(key) or {})
+
+
+def refuse_foreign_tags(text: str, source: str | Path) -> None:
+    """Let only this package's building blocks be constructed from a YAML of unknown origin.
+
+    Raises
+    ------
+    ConfigError
+        If the text holds any other tag, such as ``!apply:`` or ``!new:`` of a foreign class.
+    """
+    for node in _walk(_parse(text, source)):
+        tag = _tag(node)
+        if tag and not tag.startswith(SAFE_TAGS):
+            raise ConfigError(
+                source, f"asks for {tag}, which is not allowed", "use --trust-remote-code if you trust it"
+            )
+
+
+def localize(text: str, folder: str | Path) -> str:
+    """Replace ``@model/`` at the start of any value by the folder that the YAML came from."""
+    tree = YAML().load(text)
+    for node in list(_walk(tree)):
+        items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+        for key, value in list(items):
+            if isinstance(value, str) and value.startswith(MODEL_FOLDER):
+                node[key] = str(Path(folder).resolve() / value.removeprefix(MODEL_FOLDER))
+    return _stream(tree, None).getvalue()
+
+
+def _override(path: Path, left: dict[str, Any]) -> CommentedMap:
+    """A file's tree with the overrides that it or its includes know applied; they are taken from ``left``."""
+    tree = _load(path)
+    for key, node in tree.items():
+        if key in left:
+            tree[key] = _swap(path, key, node, left.pop(key))
+    for key, node in tree.items():
+        inner = _included(path, node)
+        if inner is not None and left.keys() & _keys(inner):
+            if isinstance(node, dict) and node:
+                raise ConfigError(path, f"{key} has arguments, so {', '.join(left)} cannot be overridden in it", "")
+            text = resolve_references(_stream(_override(inner, left), inner)).getvalue()
+            tree[key] = YAML().load(text)
+    return tree
+
+
+def _swap(path: Path, key: str, node: Any, value: Any) -> Any:
+    included = _included(path, node)
+    if included is None or not isinstance(value, str):
+        return value
+    named = Path(value)
+    choices = {file.stem: file for file in sorted(included.parent.glob("*.yaml"))}
+    chosen = named if named.suffix == ".yaml" and named.is_file() else choices.get(value)
+    if chosen is None:
+        raise ConfigError(f"--{key}={value}", f"is no file and none of {', '.join(choices)}", f"see {included.parent}")
+    node.yaml_set_ctag(Tag(suffix=f"{INCLUDE}{chosen.resolve()}"))
+    return node
+
+
+def _included(path: Path, node: Any) -> Path | None:
+    tag = _tag(node)
+    return (path.parent / tag.removeprefix(INCLUDE)).resolve() if tag.startswith(INCLUDE) else None
+
+
+def _keys(path: Path) -> set[str]:
+    tree = _load(path)
+    inner = (_included(path, node) for node in tree.values())
+    return set(tree).union(*(_keys(file) for file in inner if file is not None and file.suffix == ".yaml"))
+
+
+def _tag(node: Any) -> str:
+    tag = getattr(node, "tag", None)
+    return (getattr(tag, "value", None) or "") if tag is not None else ""
+
+
+def _walk(node: Any) -> Iterator[Any]:
+    yield node
+    children = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+    for child in children:
+        yield from _walk(child)
+
+
+def _plain(node: Any) -> Any:
+    if isinstance(node, CommentedMap):
+        return {key: _plain(value) for key, value in node.items()}
+    if isinstance(node, CommentedSeq):
+        return [_plain(value) for value in node]
+    return node
+
+
+def _load(path: Path) -> CommentedMap:
+    if not path.is_file():
+        raise ConfigError(path, "no such file", "name a YAML file")
+    return _parse(path.read_text(encoding="utf-8"), path)
+
+
+def _parse(text: str, source: str | Path) -> CommentedMap:
+    try:
+        tree = YAML().load(text)
+    except YAMLError as fault:
+        raise ConfigError(source, f"is not YAML ({str(fault).splitlines()[0]})", "mend the line") from fault
+    if not isinstance(tree, CommentedMap):
+        raise ConfigError(source, "holds no mapping of keys to values", "write key: value lines")
+    return tree
+
+
+def _stream(tree: CommentedMap, path: Path | None) -> io.StringIO:
+    stream = io.StringIO()
+    YAML().dump(tree, stream)
+    stream.seek(0)
+    if path is not None:
+        # Where includes are looked for.
+        stream.name = str(path)
+    return stream

@@ -1,0 +1,90 @@
+"""Evaluation of a file of predictions: text scores, and slot accuracies where slots are given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from es4r_toolkit.data.predictions import Prediction, read_predictions
+from es4r_toolkit.data.records import Rejection
+from es4r_toolkit.errors import DialogueError
+from es4r_toolkit.metrics.slots import SlotTable, chance, slot_accuracies
+from es4r_toolkit.metrics.text import text_scores
+
+SLOT_TABLE = "slots.json"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a file of predictions scored.
+
+    Attributes
+    ----------
+    metrics : dict
+        ``scored``, ``rejected`` and ``empty_replies`` (counts), the keys of `text_scores` where anything was scored,
+        ``slot_accuracy`` and ``slot_chance`` where slots were.
+    rejected : list of Rejection
+        The records left out.
+    notes : list of str
+        What a reader should know of the metrics that are not there.
+    """
+
+    metrics: dict[str, object]
+    rejected: list[Rejection]
+    notes: list[str]
+
+
+def evaluate(path: str | Path, slots: str | Path | None = None) -> Evaluation:
+    """Score a .jsonl or .json file of ``{response, reference, slots?}`` records.
+
+    Arguments
+    ---------
+    path : str or Path
+        The predictions.
+    slots : str or Path or None
+        The slot table; None takes the ``slots.json`` beside the predictions, where there is one.
+
+    Raises
+    ------
+    DialogueError
+        If the predictions or the slot table cannot be read as a whole.
+    """
+    path = Path(path)
+    predictions, rejected = read_predictions(path)
+    beside = path.with_name(SLOT_TABLE)
+    slots = beside if slots is None and beside.exists() else slots
+    table = None if slots is None else SlotTable.read(slots)
+    if table is not None:
+        predictions, misnamed = _check_slots(predictions, table)
+        rejected = sorted([*rejected, *misnamed], key=lambda rejection: rejection.line)
+    texts = [prediction.response for prediction in predictions]
+    metrics: dict[str, object] = {
+        "scored": len(texts),
+        "rejected": len(rejected),
+        "empty_replies": sum(not text.strip() for text in texts),
+    }
+    notes = []
+    if texts:
+        metrics |= text_scores(texts, [prediction.reference for prediction in predictions])
+    with_slots = [prediction for prediction in predictions if prediction.slots]
+    if with_slots and table is None:
+        notes.append(f"{len(with_slots)} predictions have slots but there is no {SLOT_TABLE}: no slot accuracies")
+    elif with_slots:
+        accuracies = slot_accuracies([p.response for p in with_slots], [p.slots for p in with_slots], table)
+        by_chance = chance(table)
+        metrics["slot_accuracy"] = accuracies
+        metrics["slot_chance"] = {slot: by_chance[slot] for slot in accuracies}
+    elif table is not None:
+        notes.append(f"no prediction has slots: {slots} was not used")
+    return Evaluation(metrics, rejected, notes)
+
+
+def _check_slots(predictions: list[Prediction], table: SlotTable) -> tuple[list[Prediction], list[Rejection]]:
+    good, rejected = [], []
+    for prediction in predictions:
+        try:
+            table.check(prediction.slots)
+            good.append(prediction)
+        except DialogueError as error:
+            rejected.append(Rejection(prediction.item, prediction.line, error.item, error.problem, error.mend))
+    return good, rejected

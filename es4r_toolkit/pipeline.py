@@ -1,0 +1,158 @@
+"""EmpathyPipeline: the three stages wired; one context() for training and generation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from es4r_toolkit.data.batch import DialogueBatch
+from es4r_toolkit.errors import BackendError, DialogueError
+from es4r_toolkit.stages.generation import Context, EmpatheticGeneration
+from es4r_toolkit.stages.synthesis import EmpatheticSynthesis, SpeechPlan
+from es4r_toolkit.stages.understanding import EmpatheticUnderstanding
+
+
+@dataclass(frozen=True)
+class PathLogits:
+    """What the losses compare.
+
+    Attributes
+    ----------
+    speech : Tensor (B, R, V)
+        Logits of the reply on the speech path.
+    text : Tensor (B, R, V) or None
+        On the text path, without gradient; None where it was not asked for.
+    targets : Tensor (B, R) of int
+    valid : Tensor (B, R) of bool
+    """
+
+    speech: Tensor
+    text: Tensor | None
+    targets: Tensor
+    valid: Tensor
+
+
+class EmpathyPipeline(nn.Module):
+    """Spoken dialogue in, empathetic words and voice out.
+
+    Arguments
+    ---------
+    understanding : EmpatheticUnderstanding
+    generation : EmpatheticGeneration
+    synthesis : EmpatheticSynthesis or None
+        None for training text alone.
+    """
+
+    def __init__(
+        self,
+        understanding: EmpatheticUnderstanding,
+        generation: EmpatheticGeneration,
+        synthesis: EmpatheticSynthesis | None = None,
+    ):
+        super().__init__()
+        self.understanding, self.generation, self.synthesis = understanding, generation, synthesis
+        if not generation.hears:
+            # What no path runs through has no gradient, and would hang training in several processes.
+            understanding.requires_grad_(False)
+            generation.fusion = None
+
+    @property
+    def sample_rate(self) -> int:
+        """Of the waveforms it takes (Hz)."""
+        return self.understanding.encoder.sample_rate
+
+    def context(self, batch: DialogueBatch, return_attention: bool = False) -> Context:
+        """What the language model sees before the reply, in training, validation and generation."""
+        speech = None
+        if self.generation.hears:
+            speech = self.understanding(batch.waveforms, batch.wav_lens, batch.turns_per_dialogue)
+        return self.generation.context(self._prompts(batch), speech, return_attention)
+
+    def forward(self, batch: DialogueBatch, text_path: bool = True) -> PathLogits:
+        """Both paths over the reference replies.
+
+        Arguments
+        ---------
+        batch : DialogueBatch
+            Every dialogue with its response.
+        text_path : bool
+            Whether to run the text path for the KL term too.
+
+        Raises
+        ------
+        DialogueError
+            If a dialogue has no response to learn from.
+        """
+        targets, valid = self._targets(batch)
+        speech = self.generation.reply_logits(self.context(batch), targets, valid)
+        text = None
+        if text_path:
+            with torch.no_grad():
+                text = self.generation.reply_logits(self.generation.text_context(self._prompts(batch)), targets, valid)
+        return PathLogits(speech, text, targets, valid)
+
+    @torch.no_grad()
+    def generate(self, batch: DialogueBatch, max_new_tokens: int = 128, **options: Any) -> list[str]:
+        """Write a reply to each dialogue."""
+        return self.generation.generate(self.context(batch), max_new_tokens, **options)
+
+    def plan(self, batch: DialogueBatch) -> list[SpeechPlan]:
+        """Decide how each reply is to be spoken."""
+        return self.synthesis.plan(batch.waveforms, batch.wav_lens, batch.turns_per_dialogue, batch.is_speaker)
+
+    def trained_state(self) -> dict[str, Tensor]:
+        """The weights that training changes, by name."""
+        return {name: weight.detach() for name, weight in self.named_parameters() if weight.requires_grad}
+
+    def save_trained(self, path: str | Path) -> None:
+        """Write the trained weights as safetensors."""
+        save_file({name: weight.contiguous().cpu() for name, weight in self.trained_state().items()}, path)
+
+    def load_trained(self, path: str | Path) -> None:
+        """Read trained weights.
+
+        Raises
+        ------
+        BackendError
+            If the file is missing or its names or shapes are not this pipeline's.
+        """
+        if not Path(path).is_file():
+            raise BackendError(path, "no such file", "train the model first, or name its folder")
+        saved, own = load_file(path), self.trained_state()
+        odd = sorted(saved.keys() ^ own.keys())
+        if odd:
+            raise BackendError(
+                path,
+                f"{len(odd)} weights differ by name, {odd[0]} the first",
+                "its YAML must be the one it was trained with",
+            )
+        for name, weight in own.items():
+            if weight.shape != saved[name].shape:
+                raise BackendError(
+                    path,
+                    f"{name} is {tuple(saved[name].shape)} there and {tuple(weight.shape)} here",
+                    "its YAML must be the one it was trained with",
+                )
+            weight.copy_(saved[name])
+
+    def _prompts(self, batch: DialogueBatch) -> list:
+        return [self.generation.render(dialogue.history) for dialogue in batch.dialogues]
+
+    def _targets(self, batch: DialogueBatch) -> tuple[Tensor, Tensor]:
+        for dialogue in batch.dialogues:
+            if dialogue.response is None:
+                raise DialogueError(
+                    dialogue.id, "has no response to learn from", "add one, or leave it out of training"
+                )
+        replies = [self.generation.render.reply(dialogue.response.text) for dialogue in batch.dialogues]
+        longest, device = max(map(len, replies)), batch.waveforms.device
+        ids = torch.tensor([[*reply, *[0] * (longest - len(reply))] for reply in replies], device=device)
+        valid = torch.tensor(
+            [[True] * len(reply) + [False] * (longest - len(reply)) for reply in replies], device=device
+        )
+        return ids, valid

@@ -1,0 +1,170 @@
+"""Stage 2, empathetic generation: speech asks the text history, and the language model answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from es4r_toolkit.errors import require
+from es4r_toolkit.masks import frame_counts, relative_lengths
+from es4r_toolkit.prompt import Prompt, PromptRenderer
+from es4r_toolkit.protocols import LanguageModel
+from es4r_toolkit.stages.understanding import SpeechStates
+
+PARTS = ("text", "fused")
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the language model sees before the reply; left-padded.
+
+    Attributes
+    ----------
+    embeds : Tensor (B, P, D)
+    valid : Tensor (B, P) of bool
+    adapted : Tensor (B, P) of bool
+        Where LoRA is active.
+    attention : Tensor (B, L, T) or None
+        Weights of speech positions over the text history, where asked for.
+    """
+
+    embeds: Tensor
+    valid: Tensor
+    adapted: Tensor
+    attention: Tensor | None = None
+
+
+class EmpatheticGeneration(nn.Module):
+    """E_fused = CrossAttn(E_spch, E_text), placed before the reply in a chat prompt (ES4R Sec. 3.2).
+
+    Arguments
+    ---------
+    llm : LanguageModel
+    fusion : nn.Module or None
+        SpeechQueryFusion or another of its signature; None leaves the speech as it is.
+    context : sequence of str
+        What stands in the prompt, in order: ``[fused]`` is the paper's,
+        ``[text, fused]`` and ``[text]`` are ours.
+    lora_scope : str
+        LoRA is active at ``speech`` positions (the paper's partial LoRA) or
+        over the whole ``context`` (for a baseline without speech).
+    """
+
+    def __init__(
+        self,
+        llm: LanguageModel,
+        fusion: nn.Module | None = None,
+        context: Sequence[str] = ("text", "fused"),
+        lora_scope: str = "speech",
+    ):
+        super().__init__()
+        fit = len(context) > 0 and len(set(context)) == len(context) and set(context) <= set(PARTS)
+        require(fit, "context", list(context), f"must hold each of {list(PARTS)} at most once, and one at least")
+        require(lora_scope in ("speech", "context"), "lora_scope", lora_scope, "must be speech or context")
+        self.llm, self.fusion = llm, fusion
+        self.layout, self.lora_scope = tuple(context), lora_scope
+        self.render = PromptRenderer(llm.tokenizer)
+
+    @property
+    def hears(self) -> bool:
+        """Whether the context holds speech."""
+        return "fused" in self.layout
+
+    def context(
+        self, prompts: Sequence[Prompt], speech: SpeechStates | None, return_attention: bool = False
+    ) -> Context:
+        """Build what the language model sees, for training and generation alike.
+
+        Arguments
+        ---------
+        prompts : sequence of Prompt
+            B of them.
+        speech : SpeechStates or None
+            None where the layout holds no speech.
+        return_attention : bool
+            Keep the fusion's attention weights.
+        """
+        texts = self._embed([prompt.history for prompt in prompts])
+        fused: Sequence[Tensor] = []
+        attention = None
+        if self.hears:
+            states, lens = speech.states, speech.lens
+            if self.fusion is not None:
+                text_counts = torch.tensor([len(text) for text in texts], device=states.device)
+                text = pad_sequence(texts, batch_first=True)
+                text_lens = relative_lengths(text_counts, text.shape[1])
+                states, attention = (
+                    self.fusion(states, text, lens, text_lens, return_weights=True)
+                    if (return_attention)
+                    else (self.fusion(states, text, lens, text_lens), None)
+                )
+            fused = [row[:count] for row, count in zip(states, frame_counts(lens, states.shape[1]).tolist())]
+        return self._lay_out(prompts, self.layout, texts, fused, attention)
+
+    def text_context(self, prompts: Sequence[Prompt]) -> Context:
+        """The text path, E_text without speech and without LoRA: the teacher of the KL term."""
+        bare = self._lay_out(prompts, ("text",), self._embed([prompt.history for prompt in prompts]), [], None)
+        return Context(bare.embeds, bare.valid, torch.zeros_like(bare.valid))
+
+    def reply_logits(self, context: Context, targets: Tensor, targets_valid: Tensor) -> Tensor:
+        """Logits of each reply token given the context and the tokens before it.
+
+        Arguments
+        ---------
+        context : Context
+        targets : Tensor (B, R) of int
+            Right-padded.
+        targets_valid : Tensor (B, R) of bool
+
+        Returns
+        -------
+        Tensor (B, R, V)
+        """
+        embeds = torch.cat([context.embeds, self.llm.embed(targets[:, :-1]).to(context.embeds.dtype)], dim=1)
+        valid = torch.cat([context.valid, targets_valid[:, :-1]], dim=1)
+        adapted = torch.cat([context.adapted, torch.zeros_like(targets_valid[:, :-1])], dim=1)
+        return self.llm.logits(embeds, valid, adapted, last=targets.shape[1])
+
+    def generate(self, context: Context, max_new_tokens: int = 128, **options: Any) -> list[str]:
+        """Write a reply for each context."""
+        replies = self.llm.generate(context.embeds, context.valid, context.adapted, max_new_tokens, **options)
+        return [self.render.text(reply) for reply in replies]
+
+    def stream(self, context: Context, max_new_tokens: int = 128, **options: Any) -> Iterator[int]:
+        """Write one reply, token id by token id."""
+        return self.llm.stream(context.embeds, context.valid, context.adapted, max_new_tokens, **options)
+
+    def _embed(self, sequences: Sequence[Sequence[int]]) -> list[Tensor]:
+        device = next(self.llm.parameters()).device
+        flat = self.llm.embed(torch.tensor(list(chain.from_iterable(sequences)), dtype=torch.long, device=device))
+        return list(flat.split([len(sequence) for sequence in sequences]))
+
+    def _lay_out(
+        self,
+        prompts: Sequence[Prompt],
+        layout: Sequence[str],
+        texts: Sequence[Tensor],
+        fused: Sequence[Tensor],
+        attention: Tensor | None,
+    ) -> Context:
+        prefixes = self._embed([prompt.prefix for prompt in prompts])
+        suffixes = self._embed([prompt.suffix for prompt in prompts])
+        rows, adapted = [], []
+        for index, (prefix, suffix) in enumerate(zip(prefixes, suffixes)):
+            parts = [texts[index] if part == "text" else fused[index] for part in layout]
+            row = torch.cat([prefix, *(part.to(prefix.dtype) for part in parts), suffix])
+            scope = torch.zeros(len(row), dtype=torch.bool, device=row.device)
+            start = len(prefix)
+            for part, content in zip(layout, parts):
+                scope[start : start + len(content)] = part == "fused" or self.lora_scope == "context"
+                start += len(content)
+            rows.append(row)
+            adapted.append(scope)
+        valid = [torch.ones(len(row), dtype=torch.bool, device=row.device) for row in rows]
+        return Context(*(pad_sequence(part, True, padding_side="left") for part in (rows, valid, adapted)), attention)

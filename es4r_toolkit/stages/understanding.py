@@ -1,0 +1,140 @@
+"""Stage 1, empathetic understanding: affect is modelled before the speech encoder."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from es4r_toolkit.errors import ConfigError, require
+from es4r_toolkit.lobes.dual_attention import split_turns
+from es4r_toolkit.lobes.injection import GatedInjection
+from es4r_toolkit.masks import frame_counts, pack, relative_lengths, sum_by_dialogue, valid_mask
+from es4r_toolkit.protocols import SpeechEncoder
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SpeechStates:
+    """What was heard.
+
+    Attributes
+    ----------
+    states : Tensor (B, L, D)
+        At the language model's width, zero at padding.
+    lens : Tensor (B,)
+        Relative lengths.
+    dropped : Tensor (B,) of int
+        Oldest turns that the encoder's window had no room for.
+    """
+
+    states: Tensor
+    lens: Tensor
+    dropped: Tensor
+
+
+class EmpatheticUnderstanding(nn.Module):
+    """Waveforms -> log-mel -> downsampler -> dual attention -> encoder -> adapter (ES4R Sec. 3.1).
+
+    Arguments
+    ---------
+    encoder : SpeechEncoder
+    downsampler : nn.Module
+        Mels (N, T, F), lengths -> frames (N, T', F), lengths.
+    dual_attention : nn.Module
+        AffectiveDualAttention or another of its signature.
+    adapter : nn.Module
+        Encoder states (B, T, E), lengths -> (B, L, D), lengths.
+    placement : str
+        ``replace``: the attended frames go into the encoder in place of the
+        mel spectrogram, the dialogue as one sequence (the paper). ``inject``:
+        they are added to each turn's own mel through a gate that starts at
+        zero, and turns are encoded one by one (ours).
+    """
+
+    def __init__(
+        self,
+        encoder: SpeechEncoder,
+        downsampler: nn.Module,
+        dual_attention: nn.Module,
+        adapter: nn.Module,
+        placement: str = "replace",
+    ):
+        super().__init__()
+        require(placement in ("replace", "inject"), "placement", placement, "must be replace or inject")
+        self.encoder, self.downsampler = encoder, downsampler
+        self.dual_attention, self.adapter = dual_attention, adapter
+        self.injection = GatedInjection(encoder.n_mels) if placement == "inject" else None
+
+    def forward(self, waveforms: Tensor, wav_lens: Tensor, turns_per_dialogue: Tensor) -> SpeechStates:
+        """Listen.
+
+        Arguments
+        ---------
+        waveforms : Tensor (N, samples)
+            Turns of all dialogues at the encoder's sample rate, dialogue-major, oldest first.
+        wav_lens : Tensor (N,)
+            Relative lengths.
+        turns_per_dialogue : Tensor (B,) of int
+
+        Returns
+        -------
+        SpeechStates
+
+        Raises
+        ------
+        ConfigError
+            If a newest turn alone is longer than the encoder's window.
+        """
+        mels, mel_lens = self.encoder.features(waveforms, wav_lens)
+        frames, frame_lens = self.downsampler(mels, mel_lens)
+        if self.injection is not None:
+            context, _ = self.dual_attention(frames, frame_lens, turns_per_dialogue)
+            counts = frame_counts(frame_lens, frames.shape[1])
+            attended = split_turns(context, counts, turns_per_dialogue)
+            injected = self.injection(mels, mel_lens, attended, counts)
+            states, lens = self._encode_turns(injected, mel_lens, turns_per_dialogue)
+            dropped = torch.zeros_like(turns_per_dialogue)
+        else:
+            keep, dropped = self._window(frame_counts(frame_lens, frames.shape[1]), turns_per_dialogue)
+            context, lens = self.dual_attention(frames[keep], frame_lens[keep], turns_per_dialogue - dropped)
+            states, lens = self.encoder.encode(context, lens)
+        states, lens = self.adapter(states, lens)
+        return SpeechStates(states, lens, dropped)
+
+    def _window(self, counts: Tensor, turns_per_dialogue: Tensor) -> tuple[Tensor, Tensor]:
+        """Which turns (N,) the window holds, and how many oldest ones (B,) it does not."""
+        window = self.encoder.max_frames
+        if int(sum_by_dialogue(counts, turns_per_dialogue).max()) <= window:
+            return torch.ones_like(counts, dtype=torch.bool), torch.zeros_like(turns_per_dialogue)
+        per_dialogue = counts.split(turns_per_dialogue.tolist())
+        # Frames from a turn to the end of its dialogue.
+        remaining = torch.cat([turns.flip(0).cumsum(0).flip(0) for turns in per_dialogue])
+        keep = remaining <= window
+        newest = turns_per_dialogue.cumsum(0) - 1
+        if not bool(keep[newest].all()):
+            raise ConfigError(
+                "newest turn",
+                f"takes {int(counts[newest].max())} frames, the speech encoder's window holds {window}",
+                "cut the recording into shorter turns",
+            )
+        dropped = sum_by_dialogue((~keep).long(), turns_per_dialogue)
+        logger.warning("%d oldest turns do not fit the speech encoder's window and are left out", int(dropped.sum()))
+        return keep, dropped
+
+    def _encode_turns(self, mels: Tensor, lens: Tensor, turns_per_dialogue: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode each turn by itself, one of more than a window in pieces; join the states by dialogue."""
+        window, counts = self.encoder.max_frames, frame_counts(lens, mels.shape[1])
+        pieces_per_turn = torch.div(counts + window - 1, window, rounding_mode="floor")
+        pieces = torch.full((int(pieces_per_turn.sum()),), window, device=counts.device)
+        pieces[pieces_per_turn.cumsum(0) - 1] = counts - (pieces_per_turn - 1) * window
+        split, _ = pack(mels[valid_mask(counts, mels.shape[1])], pieces)
+        states, state_lens = self.encoder.encode(split, relative_lengths(pieces, split.shape[1]))
+        state_counts = frame_counts(state_lens, states.shape[1])
+        pieces_per_dialogue = sum_by_dialogue(pieces_per_turn, turns_per_dialogue)
+        totals = sum_by_dialogue(state_counts, pieces_per_dialogue)
+        joined, _ = pack(states[valid_mask(state_counts, states.shape[1])], totals)
+        return joined, relative_lengths(totals, joined.shape[1])

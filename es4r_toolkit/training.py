@@ -1,0 +1,141 @@
+"""run_recipe: what every recipe's train.py calls."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import speechbrain as sb
+import torch
+from speechbrain.utils.distributed import run_on_main
+
+from es4r_toolkit.brain import ES4RBrain
+from es4r_toolkit.data.dataset import collate, dialogue_dataset
+from es4r_toolkit.data.manifest import read_manifest
+from es4r_toolkit.dialogue import Dialogue
+from es4r_toolkit.errors import ConfigError, DialogueError, ES4RError
+from es4r_toolkit.hparams import MODEL_FOLDER, build, compose, plain
+from es4r_toolkit.metrics.slots import SlotTable
+from es4r_toolkit.pipeline import EmpathyPipeline
+
+logger = logging.getLogger(__name__)
+Step = Callable[..., Any]
+
+
+def run_recipe(argv: Sequence[str], steps: Sequence[Step] = ()) -> dict[str, float]:
+    """Prepare, train, test and export one model.
+
+    Arguments
+    ---------
+    argv : sequence of str
+        A train YAML and overrides, ``--key=value``. Keys of the model file it
+        includes may be given too, and SpeechBrain's run options (``--device``,
+        ``--precision``, ...).
+    steps : sequence of callable
+        What to do first (prepare a corpus, pre-train backbones). Each is
+        called with the YAML section of its own name, and returns at once
+        where its work is done.
+
+    Returns
+    -------
+    dict of str to float
+        Scores on the test set.
+    """
+    try:
+        return _run(argv, steps)
+    except ES4RError as fault:
+        sys.exit(f"error: {fault}")
+
+
+def _run(argv: Sequence[str], steps: Sequence[Step]) -> dict[str, float]:
+    path, run_options, changes = sb.parse_arguments(list(argv))
+    overrides = _values(changes)
+    text = compose(path, overrides)
+    sb.utils.distributed.ddp_init_group(run_options)
+    for step in steps:
+        run_on_main(step, kwargs=plain(text, step.__name__))
+    settings = plain(text, "settings")
+    # Before the modules are built, so that their first weights are the seed's too.
+    torch.manual_seed(settings["seed"])
+    hparams = build(text)
+    output = Path(hparams["output_folder"])
+    sb.create_experiment_directory(output, hyperparams_to_save=path, overrides=changes)
+    pipeline: EmpathyPipeline = hparams["model"]["pipeline"]
+    sets = {name: _read(hparams[name]) for name in ("train", "valid", "test")}
+    brain = _brain(hparams, run_options, pipeline, len(sets["train"]))
+    datasets = {name: dialogue_dataset(dialogues, pipeline.sample_rate) for name, dialogues in sets.items()}
+    loader = {"batch_size": hparams["batch_size"], "collate_fn": collate, "num_workers": hparams["num_workers"]}
+    test_loader = {**loader, "batch_size": hparams["test_batch_size"]}
+    brain.fit(
+        hparams["epoch_counter"],
+        datasets["train"],
+        datasets["valid"],
+        train_loader_kwargs={**loader, "shuffle": True},
+        valid_loader_kwargs=test_loader,
+    )
+    brain.evaluate(datasets["test"], min_key="loss", test_loader_kwargs=test_loader)
+    run_on_main(_write_results, args=[brain, output])
+    run_on_main(export_model, args=[pipeline, path, overrides, output / "model"])
+    return brain.test_stats
+
+
+def export_model(pipeline: EmpathyPipeline, path: str | Path, overrides: dict[str, Any], folder: Path) -> None:
+    """Write a folder that ``EmpathyResponder.from_hparams`` and ``es4r respond --model`` read.
+
+    It holds the flat model YAML and the trained weights. Backbones that the
+    recipe itself made (``bundle`` in the train YAML) are copied in; others
+    stay where their source says.
+    """
+    text = compose(path, overrides)
+    bundle, sources = plain(text, "bundle"), {}
+    folder.mkdir(parents=True, exist_ok=True)
+    for key, source in bundle.items():
+        name = Path(source).name
+        shutil.copytree(source, folder / name, dirs_exist_ok=True)
+        sources[key] = f"{MODEL_FOLDER}{name}"
+    model_file = Path(path).parent / plain(text, "settings")["model_file"]
+    known = {key: value for key, value in overrides.items() if key in _top_keys(model_file)}
+    (folder / "model.yaml").write_text(compose(model_file, {**known, **sources}), encoding="utf-8")
+    pipeline.save_trained(folder / "trained.safetensors")
+    logger.info("the trained model is in %s", folder)
+
+
+def _brain(hparams: dict[str, Any], run_options: Any, pipeline: EmpathyPipeline, dialogues: int) -> ES4RBrain:
+    steps = math.ceil(dialogues / hparams["batch_size"]) * hparams["epoch_counter"].limit
+    hparams["scheduler"] = hparams["scheduler"](n_warmup_steps=max(1, steps // 10), total_steps=steps)
+    checkpointer = sb.utils.checkpoints.Checkpointer(Path(hparams["output_folder"]) / "checkpoints")
+    checkpointer.add_recoverables({"epoch_counter": hparams["epoch_counter"], "scheduler": hparams["scheduler"]})
+    checkpointer.add_recoverable(
+        "pipeline",
+        pipeline,
+        custom_save_hook=lambda module, path: module.save_trained(path),
+        custom_load_hook=lambda module, path, *_: module.load_trained(path),
+    )
+    brain = ES4RBrain({"pipeline": pipeline}, hparams["optimizer"], hparams, run_options, checkpointer)
+    slots = Path(hparams["slots"]) if hparams.get("slots") else None
+    if slots is not None:
+        brain.slots = SlotTable.read(slots)
+    return brain
+
+
+def _read(manifest: str) -> list[Dialogue]:
+    report = read_manifest(manifest, need_response=True)
+    for rejection in report.rejected:
+        logger.warning("left out: %s", rejection)
+    if report.rejected:
+        logger.warning("%s: %d dialogues left out, %d kept", manifest, len(report.rejected), len(report.dialogues))
+    if not report.dialogues:
+        raise DialogueError(manifest, "holds no usable dialogue", "run `es4r validate` on it")
+    return report.dialogues
+
+
+def _write_results(brain: ES4RBrain, output: Path) -> None:
+    lines = (json.dumps(line, ensure_ascii=False) + "\n" for line in brain.predictions)
+    (output / "predictions.jsonl").write_text("".join(lines), encoding="utf-8")
+    (output / "metrics.json").write_text(json.dumps(brain.test_stats, indent=2) + "\n")

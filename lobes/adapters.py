@@ -1,0 +1,59 @@
+"""Modality adapters: from the speech encoder's width and rate to the language model's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from es4r_toolkit.lobes.subsampling import ConvSubsampler
+from es4r_toolkit.masks import frame_counts, relative_lengths, valid_mask
+
+
+class ConvAdapter(nn.Module):
+    """Gated convolutions, then a projection to the language model's width.
+
+    ES4R as its digest has it: a convolutional subsampler, 8x, of inner width
+    512. Kernel, gating and the closing LayerNorm and Linear are ours.
+
+    Arguments
+    ---------
+    input_size : int
+        Width of the speech encoder.
+    output_size : int
+        Width D of the language model.
+    inner_size : int
+        Width of the convolutions.
+    strides : sequence of int
+        Their product is the subsampling factor.
+    kernel_size : int
+        Odd.
+
+    Example
+    -------
+    >>> import torch
+    >>> adapter = ConvAdapter(input_size=128, output_size=64, inner_size=32)
+    >>> positions, lens = adapter(torch.rand(2, 48, 128), torch.tensor([1.0, 0.5]))
+    >>> positions.shape, lens
+    (torch.Size([2, 6, 64]), tensor([1.0000, 0.5000]))
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        output_size: int,
+        inner_size: int = 512,
+        strides: Sequence[int] = (2, 2, 2),
+        kernel_size: int = 5,
+    ):
+        super().__init__()
+        self.subsampler = ConvSubsampler(input_size, inner_size, strides, kernel_size)
+        self.norm = nn.LayerNorm(inner_size)
+        self.projection = nn.Linear(inner_size, output_size)
+
+    def forward(self, states: Tensor, lens: Tensor) -> tuple[Tensor, Tensor]:
+        """States (B, T, input_size), relative lengths (B,) -> (B, L, output_size), zero at padding, lengths (B,)."""
+        hidden, counts = self.subsampler(states, frame_counts(lens, states.shape[1]))
+        positions = self.projection(self.norm(hidden))
+        valid = valid_mask(counts, positions.shape[1])
+        return positions.masked_fill(~valid[..., None], 0.0), relative_lengths(counts, positions.shape[1])

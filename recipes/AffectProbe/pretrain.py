@@ -1,0 +1,174 @@
+"""Pre-train the small backbones of the embedded default: a speech encoder and a language model, then freeze them.
+
+They stand in for what a downloaded checkpoint knows. The encoder learns speech without labels, by filling in masked
+stretches of log-mel (ours). The language model learns from text alone to answer with empathy where the text says how
+a turn was spoken, "(anger) It is about the exam." (ours); in ES4R's own input nothing of the kind stands, and what
+the frozen model knows has to be reached through speech.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import string
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from prepare import draw_labels, plan_dialogue, read_corpus, reply_text
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from es4r_toolkit.backends.building import build_qwen3, build_whisper, train_tokenizer
+from es4r_toolkit.backends.causal_lm import CausalLM
+from es4r_toolkit.backends.whisper import WhisperSpeechEncoder
+from es4r_toolkit.data.audio import load
+from es4r_toolkit.data.manifest import read_manifest
+from es4r_toolkit.dialogue import Turn
+from es4r_toolkit.losses import response_cross_entropy
+from es4r_toolkit.masks import frame_counts, relative_lengths, valid_mask
+from es4r_toolkit.prompt import PromptRenderer
+
+# So that every printable character is a piece of its own, whatever the corpus holds.
+_ALPHABET = [*string.printable.strip()]
+
+
+def pretrain(
+    data_folder: str,
+    corpus: str,
+    folder: str,
+    encoder: Mapping[str, int],
+    llm: Mapping[str, int],
+    vocab_size: int,
+    encoder_steps: int,
+    llm_steps: int,
+    seed: int,
+) -> None:
+    """Make ``folder/encoder`` and ``folder/llm``; returns at once where they are there, made with the same settings.
+
+    Arguments
+    ---------
+    data_folder : str
+        A prepared corpus; only its training split is used.
+    corpus : str
+        The YAML of its sentences.
+    folder : str
+        Where the two checkpoints go.
+    encoder : mapping
+        ``d_model``, ``layers``, ``heads``, ``n_mels``, ``positions``.
+    llm : mapping
+        ``hidden_size``, ``layers``, ``heads``, ``intermediate_size``.
+    vocab_size : int
+        Of the tokenizer.
+    encoder_steps, llm_steps : int
+        Optimizer steps.
+    seed : int
+    """
+    settings = {key: value for key, value in locals().items() if key not in ("folder", "data_folder")}
+    target, mark = Path(folder), Path(folder) / "backbones.json"
+    if mark.is_file() and json.loads(mark.read_text())["settings"] == settings:
+        return
+    building = target.with_name(target.name + ".building")
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir(parents=True)
+    torch.manual_seed(seed)
+    build_whisper(building / "encoder", **encoder)
+    losses = {"encoder": pretrain_encoder(building / "encoder", data_folder, encoder_steps, seed)}
+    examples = text_dialogues(read_corpus(corpus), 12_000, seed)
+    said = (text for turns, reply in examples[:2000] for text in (*(turn.text for turn in turns), reply))
+    tokenizer = train_tokenizer([*said, "speaker: \n listener: \n", *_ALPHABET], vocab_size)
+    build_qwen3(building / "llm", tokenizer, **llm)
+    losses["llm"] = pretrain_llm(building / "llm", examples, llm_steps, seed)
+    (building / "backbones.json").write_text(json.dumps({"settings": settings, "final_loss": losses}, indent=2))
+    shutil.rmtree(target, ignore_errors=True)
+    building.rename(target)
+
+
+def pretrain_encoder(source: Path, data_folder: str, steps: int, seed: int, batch_size: int = 48) -> float:
+    """Fill in masked log-mel frames; returns the last loss (mean squared error)."""
+    model = WhisperSpeechEncoder(source, freeze=False)
+    head = nn.Linear(model.out_dim, 2 * model.n_mels)
+    report = read_manifest(Path(data_folder) / "train.jsonl", check_audio=False)
+    turns = [turn for dialogue in report.dialogues for turn in dialogue.history]
+    generator = np.random.default_rng(seed)
+    optimizer = torch.optim.AdamW([*model.parameters(), *head.parameters()], lr=1e-3, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=steps, pct_start=0.1)
+    bar = tqdm(range(steps), desc="pre-training the speech encoder", unit="step")
+    for _ in bar:
+        chosen = generator.choice(len(turns), batch_size, replace=False)
+        waves = [load(turns[index].audio, model.sample_rate) for index in chosen]
+        counts = torch.tensor([len(wave) for wave in waves])
+        mels, lens = model.features(nn.utils.rnn.pad_sequence(waves, True), relative_lengths(counts))
+        masked = _spans(mels.shape[:2], generator) & valid_mask(frame_counts(lens, mels.shape[1]), mels.shape[1])
+        states, _ = model.encode(mels.masked_fill(masked[..., None], 0.0), lens)
+        guess = head(states).unflatten(2, (2, model.n_mels)).flatten(1, 2)[:, : mels.shape[1]]
+        loss = (guess - mels)[masked].square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        bar.set_postfix(loss=f"{float(loss):.3f}")
+    model.save(source)
+    return float(loss)
+
+
+def text_dialogues(config: Mapping, number: int, seed: int) -> list[tuple[list[Turn], str]]:
+    """Dialogues of the training split's sentences, each turn with how it is spoken, and their replies."""
+    labels = draw_labels(config, "train", number, seed + 1)
+    dialogues = []
+    for index, slots in enumerate(labels):
+        generator = np.random.default_rng((seed, 77, index))
+        turns = plan_dialogue(config, "train", slots, generator)
+        history = [Turn(turn["role"], turn["text"], emotion=turn["emotion"]) for turn in turns]
+        dialogues.append((history, reply_text(config, slots, generator)))
+    return dialogues
+
+
+def pretrain_llm(
+    source: Path,
+    examples: Sequence[tuple[list[Turn], str]],
+    steps: int,
+    seed: int,
+    batch_size: int = 48,
+    directed: float = 0.8,
+) -> float:
+    """Learn to answer; a share ``directed`` of the dialogues says how each turn is spoken. Returns the last loss."""
+    model = CausalLM(source, freeze=False)
+    render = PromptRenderer(model.tokenizer)
+    generator = np.random.default_rng(seed)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps, pct_start=0.1)
+    bar = tqdm(range(steps), desc="pre-training the language model", unit="step")
+    for _ in bar:
+        chosen = generator.choice(len(examples), batch_size, replace=False)
+        ids, valid = _pad([_ids(render, *examples[index], generator.random() < directed) for index in chosen])
+        logits = model.logits(model.embed(ids[:, :-1]), valid[:, :-1], None, last=ids.shape[1] - 1)
+        loss = response_cross_entropy(logits, ids[:, 1:], valid[:, 1:])
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        bar.set_postfix(loss=f"{float(loss):.3f}")
+    model.save(source)
+    return float(loss)
+
+
+def _spans(shape: tuple[int, int], generator: np.random.Generator, share: float = 0.3, width: int = 10) -> Tensor:
+    """A mask (N, T) of random spans of ``width`` frames that covers about ``share`` of them."""
+    starts = torch.from_numpy(generator.random(tuple(shape)) < share / width).float()
+    return nn.functional.max_pool1d(starts[:, None], width, stride=1, padding=width // 2)[:, 0, : shape[1]] > 0
+
+
+def _ids(render: PromptRenderer, turns: Sequence[Turn], reply: str, directed: bool) -> list[int]:
+    if directed:
+        turns = [Turn(turn.role, f"({turn.emotion}) {turn.text}") for turn in turns]
+    prompt = render(turns)
+    return [*prompt.prefix, *prompt.history, *prompt.suffix, *render.reply(reply)]
+
+
+def _pad(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    counts = torch.tensor([len(row) for row in rows])
+    padded = nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
+    return padded, valid_mask(counts, padded.shape[1])
