@@ -60,7 +60,7 @@ class ES4RBrain(sb.Brain):
     def on_fit_batch_end(self, batch: DialogueBatch, outputs: PathLogits, loss: Tensor, should_step: bool) -> None:
         """Set the learning rate of the next step."""
         if should_step:
-            self.hparams.scheduler(self.optimizer)
+            self.hparams.scheduler(self.optimizer, self.optimizer_step)
 
     def on_stage_start(self, stage: sb.Stage, epoch: int | None = None) -> None:
         """Begin counting."""

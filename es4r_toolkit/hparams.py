@@ -48,7 +48,7 @@ def compose(path: str | Path, overrides: Mapping[str, Any] | None = None) -> str
     path, left = Path(path), dict(overrides or {})
     tree = _override(path, left)
     if left:
-        known = sorted(_keys(path))
+        known = sorted(keys(path))
         near = [match for key in left for match in difflib.get_close_matches(key, known, n=2)]
         hint = f"did you mean {' or '.join(near)}?" if near else f"its keys are {', '.join(known)}"
         raise ConfigError(path, f"has no key {', '.join(left)}", hint)
@@ -60,9 +60,23 @@ def build(text: str) -> dict[str, Any]:
     return load_hyperpyyaml(text)
 
 
-def plain(text: str, key: str) -> dict[str, Any]:
-    """A section of a flat YAML text as plain values, nothing constructed; empty where it is absent."""
-    return _plain(YAML().load(text).get(key) or {})
+def plain(text: str) -> dict[str, Any]:
+    """A flat YAML text as plain values, nothing constructed; what would be constructed stands as its arguments."""
+    return _plain(YAML().load(text))
+
+
+def model_file(path: str | Path) -> Path:
+    """The file that a train YAML includes as ``model``.
+
+    Raises
+    ------
+    ConfigError
+        If it includes none.
+    """
+    found = _included(Path(path), _load(Path(path)).get("model"))
+    if found is None:
+        raise ConfigError(path, "includes no model", "write model: !include:model.yaml")
+    return found
 
 
 def refuse_foreign_tags(text: str, source: str | Path) -> None:
@@ -100,7 +114,7 @@ def _override(path: Path, left: dict[str, Any]) -> CommentedMap:
             tree[key] = _swap(path, key, node, left.pop(key))
     for key, node in tree.items():
         inner = _included(path, node)
-        if inner is not None and left.keys() & _keys(inner):
+        if inner is not None and left.keys() & keys(inner):
             if isinstance(node, dict) and node:
                 raise ConfigError(path, f"{key} has arguments, so {', '.join(left)} cannot be overridden in it", "")
             text = resolve_references(_stream(_override(inner, left), inner)).getvalue()
@@ -126,10 +140,11 @@ def _included(path: Path, node: Any) -> Path | None:
     return (path.parent / tag.removeprefix(INCLUDE)).resolve() if tag.startswith(INCLUDE) else None
 
 
-def _keys(path: Path) -> set[str]:
+def keys(path: Path) -> set[str]:
+    """The keys that can be overridden in a file and the files it includes."""
     tree = _load(path)
     inner = (_included(path, node) for node in tree.values())
-    return set(tree).union(*(_keys(file) for file in inner if file is not None and file.suffix == ".yaml"))
+    return set(tree).union(*(keys(file) for file in inner if file is not None and file.suffix == ".yaml"))
 
 
 def _tag(node: Any) -> str:
@@ -162,7 +177,7 @@ def _parse(text: str, source: str | Path) -> CommentedMap:
     try:
         tree = YAML().load(text)
     except YAMLError as fault:
-        raise ConfigError(source, f"is not YAML ({str(fault).splitlines()[0]})", "mend the line") from fault
+        raise ConfigError(source, f"is not YAML ({' '.join(str(fault).split())[:300]})", "mend it") from fault
     if not isinstance(tree, CommentedMap):
         raise ConfigError(source, "holds no mapping of keys to values", "write key: value lines")
     return tree

@@ -13,14 +13,15 @@ from typing import Any
 
 import speechbrain as sb
 import torch
+from ruamel.yaml import YAML
 from speechbrain.utils.distributed import run_on_main
 
 from es4r_toolkit.brain import ES4RBrain
 from es4r_toolkit.data.dataset import collate, dialogue_dataset
 from es4r_toolkit.data.manifest import read_manifest
 from es4r_toolkit.dialogue import Dialogue
-from es4r_toolkit.errors import ConfigError, DialogueError, ES4RError
-from es4r_toolkit.hparams import MODEL_FOLDER, build, compose, plain
+from es4r_toolkit.errors import DialogueError, ES4RError
+from es4r_toolkit.hparams import MODEL_FOLDER, build, compose, keys, model_file, plain
 from es4r_toolkit.metrics.slots import SlotTable
 from es4r_toolkit.pipeline import EmpathyPipeline
 
@@ -55,17 +56,18 @@ def run_recipe(argv: Sequence[str], steps: Sequence[Step] = ()) -> dict[str, flo
 
 def _run(argv: Sequence[str], steps: Sequence[Step]) -> dict[str, float]:
     path, run_options, changes = sb.parse_arguments(list(argv))
-    overrides = _values(changes)
+    overrides = YAML(typ="safe").load(changes) or {}
     text = compose(path, overrides)
+    values = plain(text)
     sb.utils.distributed.ddp_init_group(run_options)
     for step in steps:
-        run_on_main(step, kwargs=plain(text, step.__name__))
-    settings = plain(text, "settings")
-    # Before the modules are built, so that their first weights are the seed's too.
-    torch.manual_seed(settings["seed"])
+        run_on_main(step, kwargs=values[step.__name__])
+    # Before the modules are built, so that their first weights follow from the seed too.
+    torch.manual_seed(values["seed"])
     hparams = build(text)
     output = Path(hparams["output_folder"])
-    sb.create_experiment_directory(output, hyperparams_to_save=path, overrides=changes)
+    sb.create_experiment_directory(output, overrides=overrides)
+    run_on_main((output / "hyperparams.yaml").write_text, args=[text])
     pipeline: EmpathyPipeline = hparams["model"]["pipeline"]
     sets = {name: _read(hparams[name]) for name in ("train", "valid", "test")}
     brain = _brain(hparams, run_options, pipeline, len(sets["train"]))
@@ -92,23 +94,27 @@ def export_model(pipeline: EmpathyPipeline, path: str | Path, overrides: dict[st
     recipe itself made (``bundle`` in the train YAML) are copied in; others
     stay where their source says.
     """
-    text = compose(path, overrides)
-    bundle, sources = plain(text, "bundle"), {}
+    bundle, sources = plain(compose(path, overrides)).get("bundle", {}), {}
     folder.mkdir(parents=True, exist_ok=True)
     for key, source in bundle.items():
         name = Path(source).name
         shutil.copytree(source, folder / name, dirs_exist_ok=True)
         sources[key] = f"{MODEL_FOLDER}{name}"
-    model_file = Path(path).parent / plain(text, "settings")["model_file"]
-    known = {key: value for key, value in overrides.items() if key in _top_keys(model_file)}
-    (folder / "model.yaml").write_text(compose(model_file, {**known, **sources}), encoding="utf-8")
+    system = model_file(path)
+    known = {key: value for key, value in overrides.items() if key in keys(system)}
+    (folder / "model.yaml").write_text(compose(system, {**known, **sources}), encoding="utf-8")
     pipeline.save_trained(folder / "trained.safetensors")
     logger.info("the trained model is in %s", folder)
 
 
 def _brain(hparams: dict[str, Any], run_options: Any, pipeline: EmpathyPipeline, dialogues: int) -> ES4RBrain:
     steps = math.ceil(dialogues / hparams["batch_size"]) * hparams["epoch_counter"].limit
-    hparams["scheduler"] = hparams["scheduler"](n_warmup_steps=max(1, steps // 10), total_steps=steps)
+    shares = hparams["schedule"]
+    hparams["scheduler"] = hparams["scheduler"](
+        warmup=max(1, round(shares["warmup"] * steps)),
+        cooldown=max(1, round(shares["cooldown"] * steps)),
+        total_steps=steps,
+    )
     checkpointer = sb.utils.checkpoints.Checkpointer(Path(hparams["output_folder"]) / "checkpoints")
     checkpointer.add_recoverables({"epoch_counter": hparams["epoch_counter"], "scheduler": hparams["scheduler"]})
     checkpointer.add_recoverable(

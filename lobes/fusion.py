@@ -27,6 +27,8 @@ class SpeechQueryFusion(nn.Module):
         Must divide ``input_size``.
     residual : bool
         Pre-norm residual, or bare.
+    mode : str
+        ``cross``, or ``none``: the speech passes as it is, for ablations.
     dropout : float
         On the attention weights.
 
@@ -39,9 +41,13 @@ class SpeechQueryFusion(nn.Module):
     (torch.Size([2, 6, 64]), torch.Size([2, 6, 9]), True)
     """
 
-    def __init__(self, input_size: int, num_heads: int, residual: bool = True, dropout: float = 0.0):
+    def __init__(
+        self, input_size: int, num_heads: int, residual: bool = True, mode: str = "cross", dropout: float = 0.0
+    ):
         super().__init__()
-        self.attention = MultiHeadAttention(input_size, num_heads, dropout)
+        require(mode in ("cross", "none"), "mode", mode, "must be cross or none")
+        self.attention = MultiHeadAttention(input_size, num_heads, dropout) if mode == "cross" else None
+        residual = residual and mode == "cross"
         self.speech_norm = nn.LayerNorm(input_size) if residual else None
         self.text_norm = nn.LayerNorm(input_size) if residual else None
 
@@ -52,7 +58,7 @@ class SpeechQueryFusion(nn.Module):
         speech_lens: Tensor | None = None,
         text_lens: Tensor | None = None,
         return_weights: bool = False,
-    ) -> Tensor | tuple[Tensor, Tensor]:
+    ) -> Tensor | tuple[Tensor, Tensor | None]:
         """Fuse.
 
         Arguments
@@ -68,8 +74,8 @@ class SpeechQueryFusion(nn.Module):
         -------
         fused : Tensor (B, L, D)
             Zero at padding.
-        weights : Tensor (B, L, T)
-            Where asked for.
+        weights : Tensor (B, L, T) or None
+            Where asked for; None in mode ``none``.
 
         Raises
         ------
@@ -78,7 +84,9 @@ class SpeechQueryFusion(nn.Module):
         """
         same = speech.shape[0] == text.shape[0] and speech.shape[2] == text.shape[2]
         require(same, "text", tuple(text.shape), f"must have the batch size and width of speech {tuple(speech.shape)}")
-        if self.speech_norm is None:
+        if self.attention is None:
+            fused, weights = speech, None
+        elif self.speech_norm is None:
             fused, weights = self.attention(speech, text, _valid(text, text_lens), return_weights)
         else:
             query, key = self.speech_norm(speech), self.text_norm(text)

@@ -62,7 +62,7 @@ def build_whisper(
 
 
 def train_tokenizer(sentences: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """Train a SentencePiece unigram tokenizer, and give it as a Hugging Face one with a chat template.
+    """Train a SentencePiece BPE tokenizer, and give it as a Hugging Face one with a chat template.
 
     Characters that the sentences lack fall back to bytes, so that no text is unknown.
 
@@ -76,8 +76,8 @@ def train_tokenizer(sentences: Iterable[str], vocab_size: int) -> PreTrainedToke
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(sentences),
         model_writer=model,
+        model_type="bpe",
         vocab_size=vocab_size,
-        hard_vocab_limit=False,
         byte_fallback=True,
         character_coverage=1.0,
         normalization_rule_name="identity",
@@ -86,9 +86,9 @@ def train_tokenizer(sentences: Iterable[str], vocab_size: int) -> PreTrainedToke
         eos_id=-1,
         minloglevel=2,
     )
-    pieces = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
-    vocab = [(pieces.id_to_piece(index), pieces.get_score(index)) for index in range(len(pieces))]
-    tokenizer = Tokenizer(models.Unigram(vocab, unk_id=pieces.unk_id(), byte_fallback=True))
+    trained = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+    pieces = {trained.id_to_piece(index): index for index in range(len(trained))}
+    tokenizer = Tokenizer(models.BPE(pieces, _merges(pieces), unk_token="<unk>", byte_fallback=True))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace()])
     # Added beside the pieces, not among them, so that no spelling in a text can become one.
@@ -137,3 +137,10 @@ def build_qwen3(
     )
     Qwen3ForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def _merges(pieces: dict[str, int]) -> list[tuple[str, str]]:
+    """The merges of a SentencePiece BPE, which stores its pieces in the order they were made."""
+    halves = ((piece[:cut], piece[cut:]) for piece in pieces for cut in range(1, len(piece)))
+    known = [pair for pair in halves if pair[0] in pieces and pair[1] in pieces]
+    return sorted(known, key=lambda pair: (pieces["".join(pair)], max(pieces[pair[0]], pieces[pair[1]])))

@@ -41,7 +41,15 @@ class WhisperSpeechEncoder(nn.Module):
         If the source is missing, holds no Whisper or one of another size.
     """
 
-    def __init__(self, source: str | Path, freeze: bool = True, full_window: bool = False, revision: str | None = None):
+    def __init__(
+        self,
+        source: str | Path,
+        freeze: bool = True,
+        full_window: bool = False,
+        revision: str | None = None,
+        n_mels: int | None = None,
+        out_dim: int | None = None,
+    ):
         super().__init__()
         with naming(source):
             config = WhisperConfig.from_pretrained(source, revision=revision)

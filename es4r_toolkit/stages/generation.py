@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from es4r_toolkit.errors import require
 from es4r_toolkit.masks import frame_counts, relative_lengths
-from es4r_toolkit.prompt import Prompt, PromptRenderer
+from es4r_toolkit.prompt import SYSTEM, Prompt, PromptRenderer
 from es4r_toolkit.protocols import LanguageModel
 from es4r_toolkit.stages.understanding import SpeechStates
 
@@ -54,6 +54,8 @@ class EmpatheticGeneration(nn.Module):
     lora_scope : str
         LoRA is active at ``speech`` positions (the paper's partial LoRA) or
         over the whole ``context`` (for a baseline without speech).
+    system : str
+        The system message.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class EmpatheticGeneration(nn.Module):
         fusion: nn.Module | None = None,
         context: Sequence[str] = ("text", "fused"),
         lora_scope: str = "speech",
+        system: str = SYSTEM,
     ):
         super().__init__()
         fit = len(context) > 0 and len(set(context)) == len(context) and set(context) <= set(PARTS)
@@ -69,7 +72,7 @@ class EmpatheticGeneration(nn.Module):
         require(lora_scope in ("speech", "context"), "lora_scope", lora_scope, "must be speech or context")
         self.llm, self.fusion = llm, fusion
         self.layout, self.lora_scope = tuple(context), lora_scope
-        self.render = PromptRenderer(llm.tokenizer)
+        self.render = PromptRenderer(llm.tokenizer, system)
 
     @property
     def hears(self) -> bool:
@@ -99,11 +102,10 @@ class EmpatheticGeneration(nn.Module):
                 text_counts = torch.tensor([len(text) for text in texts], device=states.device)
                 text = pad_sequence(texts, batch_first=True)
                 text_lens = relative_lengths(text_counts, text.shape[1])
-                states, attention = (
-                    self.fusion(states, text, lens, text_lens, return_weights=True)
-                    if (return_attention)
-                    else (self.fusion(states, text, lens, text_lens), None)
-                )
+                if return_attention:
+                    states, attention = self.fusion(states, text, lens, text_lens, return_weights=True)
+                else:
+                    states = self.fusion(states, text, lens, text_lens)
             fused = [row[:count] for row, count in zip(states, frame_counts(lens, states.shape[1]).tolist())]
         return self._lay_out(prompts, self.layout, texts, fused, attention)
 

@@ -30,14 +30,12 @@ from es4r_toolkit.losses import response_cross_entropy
 from es4r_toolkit.masks import frame_counts, relative_lengths, valid_mask
 from es4r_toolkit.prompt import PromptRenderer
 
-# So that every printable character is a piece of its own, whatever the corpus holds.
-_ALPHABET = [*string.printable.strip()]
-
 
 def pretrain(
     data_folder: str,
     corpus: str,
     folder: str,
+    system: str,
     encoder: Mapping[str, int],
     llm: Mapping[str, int],
     vocab_size: int,
@@ -55,6 +53,8 @@ def pretrain(
         The YAML of its sentences.
     folder : str
         Where the two checkpoints go.
+    system : str
+        The system message of the dialogues.
     encoder : mapping
         ``d_model``, ``layers``, ``heads``, ``n_mels``, ``positions``.
     llm : mapping
@@ -76,10 +76,10 @@ def pretrain(
     build_whisper(building / "encoder", **encoder)
     losses = {"encoder": pretrain_encoder(building / "encoder", data_folder, encoder_steps, seed)}
     examples = text_dialogues(read_corpus(corpus), 12_000, seed)
-    said = (text for turns, reply in examples[:2000] for text in (*(turn.text for turn in turns), reply))
-    tokenizer = train_tokenizer([*said, "speaker: \n listener: \n", *_ALPHABET], vocab_size)
+    said = [text for turns, reply in examples[:3000] for text in (*(turn.text for turn in turns), reply)]
+    tokenizer = train_tokenizer([*said, *_framing(read_corpus(corpus), system)], vocab_size)
     build_qwen3(building / "llm", tokenizer, **llm)
-    losses["llm"] = pretrain_llm(building / "llm", examples, llm_steps, seed)
+    losses["llm"] = pretrain_llm(building / "llm", examples, system, llm_steps, seed)
     (building / "backbones.json").write_text(json.dumps({"settings": settings, "final_loss": losses}, indent=2))
     shutil.rmtree(target, ignore_errors=True)
     building.rename(target)
@@ -108,9 +108,9 @@ def pretrain_encoder(source: Path, data_folder: str, steps: int, seed: int, batc
         loss.backward()
         optimizer.step()
         schedule.step()
-        bar.set_postfix(loss=f"{float(loss):.3f}")
+        bar.set_postfix(loss=f"{loss.item():.3f}")
     model.save(source)
-    return float(loss)
+    return loss.item()
 
 
 def text_dialogues(config: Mapping, number: int, seed: int) -> list[tuple[list[Turn], str]]:
@@ -128,47 +128,63 @@ def text_dialogues(config: Mapping, number: int, seed: int) -> list[tuple[list[T
 def pretrain_llm(
     source: Path,
     examples: Sequence[tuple[list[Turn], str]],
+    system: str,
     steps: int,
     seed: int,
-    batch_size: int = 48,
+    batch_size: int = 32,
     directed: float = 0.8,
+    history_weight: float = 0.1,
 ) -> float:
-    """Learn to answer; a share ``directed`` of the dialogues says how each turn is spoken. Returns the last loss."""
+    """Learn to answer; returns the last loss, of the replies (nats a token).
+
+    A share ``directed`` of the dialogues says how each turn is spoken. The
+    words of the history count less than those of the reply.
+    """
     model = CausalLM(source, freeze=False)
-    render = PromptRenderer(model.tokenizer)
+    render = PromptRenderer(model.tokenizer, system)
     generator = np.random.default_rng(seed)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.05)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, betas=(0.9, 0.98), weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps, pct_start=0.1)
     bar = tqdm(range(steps), desc="pre-training the language model", unit="step")
     for _ in bar:
         chosen = generator.choice(len(examples), batch_size, replace=False)
-        ids, valid = _pad([_ids(render, *examples[index], generator.random() < directed) for index in chosen])
+        rows = [_ids(render, *examples[index], generator.random() < directed) for index in chosen]
+        counts = torch.tensor([len(row) for row, _ in rows])
+        starts = torch.tensor([start for _, start in rows])
+        ids = nn.utils.rnn.pad_sequence([torch.tensor(row) for row, _ in rows], batch_first=True)
+        valid = valid_mask(counts, ids.shape[1])
         logits = model.logits(model.embed(ids[:, :-1]), valid[:, :-1], None, last=ids.shape[1] - 1)
-        loss = response_cross_entropy(logits, ids[:, 1:], valid[:, 1:])
+        in_history = valid_mask(starts, ids.shape[1])[:, 1:]
+        replies = response_cross_entropy(logits, ids[:, 1:], valid[:, 1:] & ~in_history)
+        loss = replies + history_weight * response_cross_entropy(logits, ids[:, 1:], in_history)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-        bar.set_postfix(loss=f"{float(loss):.3f}")
+        bar.set_postfix(loss=f"{replies.item():.3f}")
     model.save(source)
-    return float(loss)
+    return replies.item()
+
+
+def _framing(config: Mapping, system: str) -> list[str]:
+    """What stands around the words, often enough to be merged, and every printable character once."""
+    directions = " ".join(f"({emotion})" for emotion in (*config["affects"], "neutral"))
+    return [system, "speaker: hello", "listener: hello", "user assistant system", directions] * 200 + [
+        *string.printable.strip()
+    ]
+
+
+def _ids(render: PromptRenderer, turns: Sequence[Turn], reply: str, directed: bool) -> tuple[list[int], int]:
+    """Token ids of a whole dialogue, and where its reply starts."""
+    if directed:
+        turns = [Turn(turn.role, f"({turn.emotion}) {turn.text}") for turn in turns]
+    prompt = render(turns)
+    context = [*prompt.prefix, *prompt.history, *prompt.suffix]
+    return [*context, *render.reply(reply)], len(context)
 
 
 def _spans(shape: tuple[int, int], generator: np.random.Generator, share: float = 0.3, width: int = 10) -> Tensor:
     """A mask (N, T) of random spans of ``width`` frames that covers about ``share`` of them."""
     starts = torch.from_numpy(generator.random(tuple(shape)) < share / width).float()
     return nn.functional.max_pool1d(starts[:, None], width, stride=1, padding=width // 2)[:, 0, : shape[1]] > 0
-
-
-def _ids(render: PromptRenderer, turns: Sequence[Turn], reply: str, directed: bool) -> list[int]:
-    if directed:
-        turns = [Turn(turn.role, f"({turn.emotion}) {turn.text}") for turn in turns]
-    prompt = render(turns)
-    return [*prompt.prefix, *prompt.history, *prompt.suffix, *render.reply(reply)]
-
-
-def _pad(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-    counts = torch.tensor([len(row) for row in rows])
-    padded = nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
-    return padded, valid_mask(counts, padded.shape[1])
