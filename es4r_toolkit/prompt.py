@@ -74,12 +74,12 @@ class PromptRenderer:
 
     def __call__(self, turns: Sequence[Turn]) -> Prompt:
         """Render the history of a dialogue, oldest turn first."""
-        history = tuple(tuple(self._plain_ids(f"{turn.role}: {turn.text}\n")) for turn in turns)
+        history = tuple(tuple(self.plain(f"{turn.role}: {turn.text}\n")) for turn in turns)
         return Prompt(self._prefix, history, self._suffix)
 
     def reply(self, text: str) -> list[int]:
         """Token ids of a reply, closed by the end token."""
-        return [*self._plain_ids(text), self.tokenizer.eos_token_id]
+        return [*self.plain(text), self.tokenizer.eos_token_id]
 
     def text(self, ids: Sequence[int]) -> str:
         """The words of generated ids."""
@@ -88,7 +88,8 @@ class PromptRenderer:
     def _ids(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
-    def _plain_ids(self, text: str) -> list[int]:
+    def plain(self, text: str) -> list[int]:
+        """Token ids of what somebody said, no control token among them."""
         for token in self._control_tokens:
             if token in text:
                 text = text.replace(token, f"{token[0]} {token[1:]}")

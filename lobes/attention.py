@@ -21,6 +21,8 @@ class MultiHeadAttention(nn.Module):
         Heads; must divide ``input_size``.
     dropout : float
         Dropout on the attention weights, in training.
+    zero_init : bool
+        Start with an output of zero, so that a residual branch begins as the identity (ours).
 
     Raises
     ------
@@ -36,7 +38,7 @@ class MultiHeadAttention(nn.Module):
     (torch.Size([2, 5, 80]), torch.Size([2, 5, 7]))
     """
 
-    def __init__(self, input_size: int, num_heads: int, dropout: float = 0.0):
+    def __init__(self, input_size: int, num_heads: int, dropout: float = 0.0, zero_init: bool = False):
         super().__init__()
         require(num_heads > 0 and input_size % num_heads == 0, "num_heads", num_heads, f"must divide {input_size}")
         require(0 <= dropout < 1, "dropout", dropout, "must lie in [0, 1)")
@@ -48,6 +50,8 @@ class MultiHeadAttention(nn.Module):
             nn.init.xavier_uniform_(projection.weight)
         for projection in (self.query, self.key_value, self.output):
             nn.init.zeros_(projection.bias)
+        if zero_init:
+            nn.init.zeros_(self.output.weight)
 
     def forward(
         self, query: Tensor, key: Tensor, key_valid: Tensor, return_weights: bool = False

@@ -75,11 +75,13 @@ class AffectiveDualAttention(nn.Module):
         super().__init__()
         require(levels in LEVELS, "levels", levels, f"must be one of {', '.join(LEVELS)}")
         require(recency >= 0, "recency", recency, "must not be negative")
-        self.intra = MultiHeadAttention(input_size, num_heads, dropout) if levels in ("both", "intra") else None
+        # A residual level starts as the identity: from random weights it would first blur what the frames say.
+        options = {"dropout": dropout, "zero_init": residual}
+        self.intra = MultiHeadAttention(input_size, num_heads, **options) if levels in ("both", "intra") else None
         self.inter = None
         if levels in ("both", "inter"):
             shared = share_levels and self.intra is not None
-            self.inter = self.intra if shared else MultiHeadAttention(input_size, num_heads, dropout)
+            self.inter = self.intra if shared else MultiHeadAttention(input_size, num_heads, **options)
         self.intra_norm = nn.LayerNorm(input_size) if residual and self.intra is not None else None
         self.inter_norm = nn.LayerNorm(input_size) if residual and self.inter is not None else None
         self.recency = nn.Embedding(recency, input_size) if recency and self.inter is not None else None

@@ -44,6 +44,11 @@ class ConvSubsampler(nn.Module):
             nn.Conv1d(width, 2 * channels, kernel_size, stride=stride, padding=kernel_size // 2)
             for width, stride in zip(widths, strides)
         )
+        for layer in self.layers:
+            # A closed-half gate halves its input: without this gain and zero biases three layers fade the signal
+            # to a hundredth, and a following LayerNorm shows little but the biases.
+            nn.init.normal_(layer.weight, std=2 / (layer.in_channels * kernel_size) ** 0.5)
+            nn.init.zeros_(layer.bias)
 
     def forward(self, frames: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
         """Frames (N, T, F) and frame counts (N,) -> (N, ceil(T / strides), channels) and counts (N,)."""

@@ -169,18 +169,17 @@ def pretrain_llm(
 
 def _framing(config: Mapping, system: str) -> list[str]:
     """What stands around the words, often enough to be merged, and every printable character once."""
-    directions = " ".join(f"({emotion})" for emotion in (*config["affects"], "neutral"))
+    directions = " ".join((*config["affects"], "neutral"))
     return [system, "speaker: hello", "listener: hello", "user assistant system", directions] * 200 + [
         *string.printable.strip()
     ]
 
 
 def _ids(render: PromptRenderer, turns: Sequence[Turn], reply: str, directed: bool) -> tuple[list[int], int]:
-    """Token ids of a whole dialogue, and where its reply starts."""
-    if directed:
-        turns = [Turn(turn.role, f"({turn.emotion}) {turn.text}") for turn in turns]
+    """Token ids of a whole dialogue, and where its reply starts; directions stand where speech would, behind the text."""
     prompt = render(turns)
-    context = [*prompt.prefix, *prompt.history, *prompt.suffix]
+    directions = render.plain(" ".join(turn.emotion for turn in turns)) if directed else []
+    context = [*prompt.prefix, *prompt.history, *directions, *prompt.suffix]
     return [*context, *render.reply(reply)], len(context)
 
 
