@@ -21,8 +21,8 @@ class ES4RBrain(sb.Brain):
     """Trains an EmpathyPipeline, and answers and scores the validation and test sets.
 
     Reads from hparams: ``losses`` (``cross_entropy`` and ``kl`` weights,
-    ``temperature``, ``direction``), ``max_new_tokens``, ``epoch_counter``,
-    ``scheduler``, ``train_logger`` and ``output_folder``.
+    ``temperature``, ``direction``), ``epoch_counter``, ``scheduler``,
+    ``train_logger`` and ``output_folder``.
     """
 
     slots: SlotTable | None = None
@@ -57,10 +57,10 @@ class ES4RBrain(sb.Brain):
         self.batches += 1
         return sum(weights[name] * term for name, term in terms.items())
 
-    def on_fit_batch_end(self, batch: DialogueBatch, outputs: PathLogits, loss: Tensor, should_step: bool) -> None:
-        """Set the learning rate of the next step."""
+    def on_fit_batch_start(self, batch: DialogueBatch, should_step: bool) -> None:
+        """Set the learning rate of this step."""
         if should_step:
-            self.hparams.scheduler(self.optimizer, self.optimizer_step)
+            self.hparams.scheduler(self.optimizer, self.optimizer_step + 1)
 
     def on_stage_start(self, stage: sb.Stage, epoch: int | None = None) -> None:
         """Begin counting."""
@@ -96,7 +96,7 @@ class ES4RBrain(sb.Brain):
         return scores
 
     def _answer(self, batch: DialogueBatch, plan: bool) -> None:
-        replies = self.pipeline.generate(batch, self.hparams.max_new_tokens)
+        replies = self.pipeline.generate(batch)
         plans = self.pipeline.plan(batch) if plan and self.pipeline.synthesis is not None else [None] * len(batch)
         for dialogue, reply, speech in zip(batch.dialogues, replies, plans):
             line = {

@@ -97,9 +97,9 @@ class EmpathyPipeline(nn.Module):
         return PathLogits(speech, text, targets, valid)
 
     @torch.no_grad()
-    def generate(self, batch: DialogueBatch, max_new_tokens: int = 128, **options: Any) -> list[str]:
+    def generate(self, batch: DialogueBatch, **options: Any) -> list[str]:
         """Write a reply to each dialogue."""
-        return self.generation.generate(self.context(batch), max_new_tokens, **options)
+        return self.generation.generate(self.context(batch), **options)
 
     def plan(self, batch: DialogueBatch) -> list[SpeechPlan]:
         """Decide how each reply is to be spoken."""

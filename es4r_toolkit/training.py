@@ -69,7 +69,7 @@ def _run(argv: Sequence[str], steps: Sequence[Step]) -> dict[str, float]:
     sb.create_experiment_directory(output, overrides=overrides)
     run_on_main((output / "hyperparams.yaml").write_text, args=[text])
     pipeline: EmpathyPipeline = hparams["model"]["pipeline"]
-    sets = {name: _read(hparams[name]) for name in ("train", "valid", "test")}
+    sets = {name: _read(hparams[f"{name}_manifest"]) for name in ("train", "valid", "test")}
     brain = _brain(hparams, run_options, pipeline, len(sets["train"]))
     datasets = {name: dialogue_dataset(dialogues, pipeline.sample_rate) for name, dialogues in sets.items()}
     loader = {"batch_size": hparams["batch_size"], "collate_fn": collate, "num_workers": hparams["num_workers"]}
@@ -116,7 +116,8 @@ def _brain(hparams: dict[str, Any], run_options: Any, pipeline: EmpathyPipeline,
         total_steps=steps,
     )
     checkpointer = sb.utils.checkpoints.Checkpointer(Path(hparams["output_folder"]) / "checkpoints")
-    checkpointer.add_recoverables({"epoch_counter": hparams["epoch_counter"], "scheduler": hparams["scheduler"]})
+    # The scheduler has no state but its plan, which may change between runs: the optimizer's own count drives it.
+    checkpointer.add_recoverable("epoch_counter", hparams["epoch_counter"])
     checkpointer.add_recoverable(
         "pipeline",
         pipeline,

@@ -172,8 +172,15 @@ class EnergyStrategySelector(nn.Module):
         -------
         list of StrategyChoice
             One a dialogue. Fewer than two turns count as no change.
+
+        Raises
+        ------
+        ConfigError
+            If there is not one energy a turn, or an energy is negative or not a number.
         """
         check_turns(energies, energies, turns_per_dialogue)
+        fit = energies.isfinite() & (energies >= 0)
+        require(bool(fit.all()), "energies", energies.tolist(), "must be finite and not negative")
         if self.turns == "speaker":
             require(is_speaker is not None, "is_speaker", is_speaker, "must be given where turns is speaker")
             turns_per_dialogue = sum_by_dialogue(is_speaker.long(), turns_per_dialogue)
@@ -252,8 +259,12 @@ def _read_table(
     known = {"from", "to", *asdict(Prosody())}
     ranges, prosodies = {}, {}
     for name, entry in strategies.items():
+        require(isinstance(entry, Mapping), f"strategies[{name}]", entry, "must be a mapping, {} at least")
         unknown = sorted(set(entry) - known)
         require(not unknown, f"strategies[{name}]", unknown, f"knows only {sorted(known)}")
+        for key, value in entry.items():
+            fit = isinstance(value, int | float) and (math.isfinite(value) or key in ("from", "to"))
+            require(fit and not math.isnan(value), f"strategies[{name}].{key}", value, "must be a finite number")
         prosody = Prosody(**{key: float(value) for key, value in entry.items() if key not in ("from", "to")})
         require(prosody.rate > 0, f"strategies[{name}].rate", prosody.rate, "must be positive")
         require(prosody.expressiveness > 0, f"strategies[{name}].expressiveness", prosody.expressiveness, "must be > 0")

@@ -46,7 +46,9 @@ class SpeechQueryFusion(nn.Module):
     ):
         super().__init__()
         require(mode in ("cross", "none"), "mode", mode, "must be cross or none")
-        self.attention = MultiHeadAttention(input_size, num_heads, dropout, zero_init=residual) if mode == "cross" else None
+        self.attention = (
+            MultiHeadAttention(input_size, num_heads, dropout, zero_init=residual) if mode == "cross" else None
+        )
         residual = residual and mode == "cross"
         self.speech_norm = nn.LayerNorm(input_size) if residual else None
         self.text_norm = nn.LayerNorm(input_size) if residual else None

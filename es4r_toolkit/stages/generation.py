@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
@@ -32,12 +32,15 @@ class Context:
         Where LoRA is active.
     attention : Tensor (B, L, T) or None
         Weights of speech positions over the text history, where asked for.
+    dropped : Tensor (B,) of int, or None
+        Oldest turns that were not heard, for want of room in the speech encoder's window.
     """
 
     embeds: Tensor
     valid: Tensor
     adapted: Tensor
     attention: Tensor | None = None
+    dropped: Tensor | None = None
 
 
 class EmpatheticGeneration(nn.Module):
@@ -56,6 +59,8 @@ class EmpatheticGeneration(nn.Module):
         over the whole ``context`` (for a baseline without speech).
     system : str
         The system message.
+    max_new_tokens : int
+        The longest reply.
     """
 
     def __init__(
@@ -65,13 +70,14 @@ class EmpatheticGeneration(nn.Module):
         context: Sequence[str] = ("text", "fused"),
         lora_scope: str = "speech",
         system: str = SYSTEM,
+        max_new_tokens: int = 128,
     ):
         super().__init__()
         fit = len(context) > 0 and len(set(context)) == len(context) and set(context) <= set(PARTS)
         require(fit, "context", list(context), f"must hold each of {list(PARTS)} at most once, and one at least")
         require(lora_scope in ("speech", "context"), "lora_scope", lora_scope, "must be speech or context")
         self.llm, self.fusion = llm, fusion
-        self.layout, self.lora_scope = tuple(context), lora_scope
+        self.layout, self.lora_scope, self.max_new_tokens = tuple(context), lora_scope, max_new_tokens
         self.render = PromptRenderer(llm.tokenizer, system)
 
     @property
@@ -107,12 +113,13 @@ class EmpatheticGeneration(nn.Module):
                 else:
                     states = self.fusion(states, text, lens, text_lens)
             fused = [row[:count] for row, count in zip(states, frame_counts(lens, states.shape[1]).tolist())]
-        return self._lay_out(prompts, self.layout, texts, fused, attention)
+        context = self._lay_out(prompts, self.layout, texts, fused)
+        return replace(context, attention=attention, dropped=speech.dropped if self.hears else None)
 
     def text_context(self, prompts: Sequence[Prompt]) -> Context:
         """The text path, E_text without speech and without LoRA: the teacher of the KL term."""
-        bare = self._lay_out(prompts, ("text",), self._embed([prompt.history for prompt in prompts]), [], None)
-        return Context(bare.embeds, bare.valid, torch.zeros_like(bare.valid))
+        bare = self._lay_out(prompts, ("text",), self._embed([prompt.history for prompt in prompts]), [])
+        return replace(bare, adapted=torch.zeros_like(bare.valid))
 
     def reply_logits(self, context: Context, targets: Tensor, targets_valid: Tensor) -> Tensor:
         """Logits of each reply token given the context and the tokens before it.
@@ -133,14 +140,14 @@ class EmpatheticGeneration(nn.Module):
         adapted = torch.cat([context.adapted, torch.zeros_like(targets_valid[:, :-1])], dim=1)
         return self.llm.logits(embeds, valid, adapted, last=targets.shape[1])
 
-    def generate(self, context: Context, max_new_tokens: int = 128, **options: Any) -> list[str]:
-        """Write a reply for each context."""
-        replies = self.llm.generate(context.embeds, context.valid, context.adapted, max_new_tokens, **options)
+    def generate(self, context: Context, **options: Any) -> list[str]:
+        """Write a reply for each context; options are the language model's (``temperature``, ``top_p``)."""
+        replies = self.llm.generate(context.embeds, context.valid, context.adapted, self.max_new_tokens, **options)
         return [self.render.text(reply) for reply in replies]
 
-    def stream(self, context: Context, max_new_tokens: int = 128, **options: Any) -> Iterator[int]:
+    def stream(self, context: Context, **options: Any) -> Iterator[int]:
         """Write one reply, token id by token id."""
-        return self.llm.stream(context.embeds, context.valid, context.adapted, max_new_tokens, **options)
+        return self.llm.stream(context.embeds, context.valid, context.adapted, self.max_new_tokens, **options)
 
     def _embed(self, sequences: Sequence[Sequence[int]]) -> list[Tensor]:
         device = next(self.llm.parameters()).device
@@ -153,7 +160,6 @@ class EmpatheticGeneration(nn.Module):
         layout: Sequence[str],
         texts: Sequence[Tensor],
         fused: Sequence[Tensor],
-        attention: Tensor | None,
     ) -> Context:
         prefixes = self._embed([prompt.prefix for prompt in prompts])
         suffixes = self._embed([prompt.suffix for prompt in prompts])
@@ -169,4 +175,4 @@ class EmpatheticGeneration(nn.Module):
             rows.append(row)
             adapted.append(scope)
         valid = [torch.ones(len(row), dtype=torch.bool, device=row.device) for row in rows]
-        return Context(*(pad_sequence(part, True, padding_side="left") for part in (rows, valid, adapted)), attention)
+        return Context(*(pad_sequence(part, True, padding_side="left") for part in (rows, valid, adapted)))

@@ -16,6 +16,9 @@ from es4r_toolkit.protocols import SpeechEncoder
 
 logger = logging.getLogger(__name__)
 
+# Into how many groups of like length turns are split before they are encoded one by one.
+GROUPS = 4
+
 
 @dataclass(frozen=True)
 class SpeechStates:
@@ -132,9 +135,22 @@ class EmpatheticUnderstanding(nn.Module):
         pieces = torch.full((int(pieces_per_turn.sum()),), window, device=counts.device)
         pieces[pieces_per_turn.cumsum(0) - 1] = counts - (pieces_per_turn - 1) * window
         split, _ = pack(mels[valid_mask(counts, mels.shape[1])], pieces)
-        states, state_lens = self.encoder.encode(split, relative_lengths(pieces, split.shape[1]))
-        state_counts = frame_counts(state_lens, states.shape[1])
+        states, state_counts = self._encode_groups(split, pieces)
         pieces_per_dialogue = sum_by_dialogue(pieces_per_turn, turns_per_dialogue)
         totals = sum_by_dialogue(state_counts, pieces_per_dialogue)
         joined, _ = pack(states[valid_mask(state_counts, states.shape[1])], totals)
         return joined, relative_lengths(totals, joined.shape[1])
+
+    def _encode_groups(self, mels: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode sequences in groups of like length, so that little padding is computed; order is kept."""
+        order = counts.argsort()
+        states, state_counts = [], []
+        for group in order.chunk(GROUPS):
+            longest = int(counts[group].max())
+            encoded, lens = self.encoder.encode(mels[group, :longest], relative_lengths(counts[group], longest))
+            state_counts.append(frame_counts(lens, encoded.shape[1]))
+            states.append(encoded)
+        widest = max(group.shape[1] for group in states)
+        padded = torch.cat([nn.functional.pad(group, (0, 0, 0, widest - group.shape[1])) for group in states])
+        back = order.argsort()
+        return padded[back], torch.cat(state_counts)[back]

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from prepare import draw_labels, plan_dialogue, read_corpus, reply_text
+from corpus import draw_labels, plan_dialogue, read_corpus, reply_text
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -176,7 +176,7 @@ def _framing(config: Mapping, system: str) -> list[str]:
 
 
 def _ids(render: PromptRenderer, turns: Sequence[Turn], reply: str, directed: bool) -> tuple[list[int], int]:
-    """Token ids of a whole dialogue, and where its reply starts; directions stand where speech would, behind the text."""
+    """Token ids of a dialogue, and where its reply starts; directions stand where speech would, behind the text."""
     prompt = render(turns)
     directions = render.plain(" ".join(turn.emotion for turn in turns)) if directed else []
     context = [*prompt.prefix, *prompt.history, *directions, *prompt.suffix]

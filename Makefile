@@ -1,0 +1,29 @@
+# Everything sets itself up in .venv; nothing but python3 and make is needed.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help install demo test lint clean
+help:  ## What can be made
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+
+$(STAMP): setup.py pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(RUN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+install: $(STAMP)  ## Set up .venv with the package, editable, and what its tests need
+
+demo: $(STAMP)  ## Speak a corpus, train on it, answer held-out dialogues, write results/demo/report.html
+	$(RUN)/python recipes/AffectProbe/demo.py
+
+test: $(STAMP)  ## Every test
+	OMP_NUM_THREADS=1 $(RUN)/python -m pytest
+
+lint: $(STAMP)  ## Style and errors, without changing anything
+	$(RUN)/ruff check .
+	$(RUN)/ruff format --check .
+
+clean:  ## Remove results and the environment
+	rm -rf $(VENV) results build dist *.egg-info

@@ -1,0 +1,354 @@
+"""A recipe trains from start to export, stands a killed process, and says what is wrong in one line."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from ruamel.yaml import YAML
+from safetensors.torch import load_file
+
+from es4r_toolkit.backends.building import build_qwen3, build_whisper, train_tokenizer
+from es4r_toolkit.brain import ES4RBrain
+from es4r_toolkit.hparams import build, localize, refuse_foreign_tags
+from es4r_toolkit.training import run_recipe
+
+TRAIN_YAML = Path(__file__).parents[2] / "recipes" / "AffectProbe" / "hparams" / "train.yaml"
+MELS, WIDTH, HEADS = 16, 32, 4
+SAID = ["I have to tell you about the exam.", "What happened then?", "It went like this."]
+REPLIES = {"low": "I am sorry to hear it.", "high": "That is wonderful news."}
+SIZES = {"train": 6, "valid": 3, "test": 2}
+EPOCHS, BATCH = 2, 2
+STEPS = math.ceil(SIZES["train"] / BATCH) * EPOCHS
+
+ENCODER = f"""
+source: !PLACEHOLDER
+n_mels: {MELS}
+out_dim: {WIDTH}
+full_window: False
+model: !new:es4r_toolkit.backends.whisper.WhisperSpeechEncoder
+    source: !ref <source>
+    n_mels: !ref <n_mels>
+    out_dim: !ref <out_dim>
+    full_window: !ref <full_window>
+"""
+LLM = f"""
+source: !PLACEHOLDER
+hidden_dim: {WIDTH}
+num_heads: {HEADS}
+model: !new:es4r_toolkit.backends.causal_lm.CausalLM
+    source: !ref <source>
+    lora: {{rank: 2, alpha: 4, dropout: 0.0}}
+"""
+# Dies by itself, as if killed from outside, right after a step that a checkpoint of the step before stands behind.
+SCRIPT = """
+import os, signal, sys
+from es4r_toolkit.brain import ES4RBrain
+from es4r_toolkit.training import run_recipe
+
+as_always = ES4RBrain.on_fit_batch_end
+
+def on_fit_batch_end(brain, *arguments):
+    as_always(brain, *arguments)
+    if brain.optimizer_step == int(os.environ.get("FATAL_STEP", 0)):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+ES4RBrain.on_fit_batch_end = on_fit_batch_end
+run_recipe(sys.argv[1:])
+"""
+
+
+def tone(path: Path, hertz: float, seconds: float) -> None:
+    time = np.arange(int(16000 * seconds)) / 16000
+    soundfile.write(str(path), 0.3 * np.sin(2 * np.pi * hertz * time), 16000)
+
+
+def write_split(folder: Path, split: str, size: int) -> None:
+    lines = []
+    for index in range(size):
+        mood = list(REPLIES)[index % 2]
+        history = []
+        for place in range(1 + 2 * (index % 2)):
+            name = f"{split}_{index}_{place}.wav"
+            tone(folder / name, {"low": 120, "high": 400}[mood] + 9 * place + index, 0.2 + 0.05 * (index % 3))
+            role = "listener" if place % 2 else "speaker"
+            history.append({"index": place, "role": role, "utterance": SAID[place], "audio_path": name})
+        response = {"index": len(history), "role": "listener", "utterance": REPLIES[mood]}
+        entry = {"conversation_id": f"{split}-{index}", "dialogue_history": history, "response": response}
+        lines.append(json.dumps({**entry, "slots": {"mood": mood}}))
+    (folder / f"{split}.jsonl").write_text("\n".join(lines) + "\n")
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> Path:
+    """A corpus of tones, backbones and the two fragments that name their sizes."""
+    folder = tmp_path_factory.mktemp("corpus")
+    for split, size in SIZES.items():
+        write_split(folder, split, size)
+    (folder / "slots.json").write_text(json.dumps({"mood": {mood: [text] for mood, text in REPLIES.items()}}))
+    (folder / "encoder.yaml").write_text(ENCODER)
+    (folder / "llm.yaml").write_text(LLM)
+    torch.manual_seed(0)
+    build_whisper(folder / "backbones" / "encoder", WIDTH, layers=1, heads=HEADS, n_mels=MELS, positions=100)
+    tokenizer = train_tokenizer([*SAID, *REPLIES.values()] * 20, vocab_size=340)
+    build_qwen3(folder / "backbones" / "llm", tokenizer, WIDTH, layers=1, heads=HEADS, intermediate_size=48)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def command(corpus) -> Callable[..., list[str]]:
+    """The command line of a run, after the script's name."""
+
+    def arguments(output: Path, **more: object) -> list[str]:
+        options = {
+            "data_folder": corpus,
+            "backbones": corpus / "backbones",
+            "encoder": corpus / "encoder.yaml",
+            "llm": corpus / "llm.yaml",
+            "output_folder": output,
+            "epochs": EPOCHS,
+            "batch_size": BATCH,
+            "lr": 0.01,
+            **more,
+        }
+        flags = ["--device=cpu", "--noprogressbar", "--ckpt_interval_steps=1"]
+        return [str(TRAIN_YAML), *flags, *(f"--{key}={value}" for key, value in options.items())]
+
+    return arguments
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, command) -> tuple[Path, dict[str, float]]:
+    """The plus preset, trained without interruption."""
+    output = tmp_path_factory.mktemp("trained")
+    return output, run_recipe(command(output))
+
+
+def lines_of(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+# -- a run ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_answers_the_test_set_and_scores_it(trained):
+    output, scores = trained
+    predictions = lines_of(output / "predictions.jsonl")
+    assert [line["id"] for line in predictions] == ["test-0", "test-1"]
+    for index, line in enumerate(predictions):
+        assert line["reference"] == list(REPLIES.values())[index]
+        assert isinstance(line["response"], str)
+        assert line["slots"] == {"mood": list(REPLIES)[index]}
+        assert line["strategy"] in ("comfort", "neutral", "encourage")
+        assert len(line["energies"]) == 1 + 2 * index
+        assert min(line["energies"]) > 0
+    assert json.loads((output / "metrics.json").read_text()) == scores
+    assert {"loss", "cross_entropy", "kl", "bleu4", "rougeL", "distinct1", "mood"} <= set(scores)
+    assert all(math.isfinite(score) for score in scores.values())
+
+
+def test_history_has_a_line_for_each_epoch_and_the_loss_falls(trained):
+    history = lines_of(trained[0] / "history.jsonl")
+    assert [line["epoch"] for line in history] == [1, 2]
+    assert history[1]["train_loss"] < history[0]["train_loss"]
+    assert {"valid_loss", "train_cross_entropy", "train_kl", "mood", "seconds"} <= set(history[0])
+
+
+def test_the_exported_model_stands_alone_and_holds_what_was_trained(trained):
+    folder = trained[0] / "model"
+    text = (folder / "model.yaml").read_text()
+    refuse_foreign_tags(text, folder / "model.yaml")
+    settings = YAML().load(text)
+    assert (settings["encoder_source"], settings["llm_source"]) == ("@model/encoder", "@model/llm")
+    pipeline = build(localize(text, folder))["pipeline"]
+    before = {name: weight.clone() for name, weight in pipeline.trained_state().items()}
+    pipeline.load_trained(folder / "trained.safetensors")
+    assert any(not torch.equal(before[name], weight) for name, weight in pipeline.trained_state().items())
+
+
+def test_the_settings_of_a_run_are_kept_beside_it(trained):
+    kept = YAML().load((trained[0] / "hyperparams.yaml").read_text())
+    assert (kept["epochs"], kept["batch_size"]) == (EPOCHS, BATCH)
+
+
+def test_the_papers_preset_trains_too(tmp_path, command):
+    scores = run_recipe(command(tmp_path, preset="paper", epochs=1))
+    assert math.isfinite(scores["loss"])
+    assert [line["epoch"] for line in lines_of(tmp_path / "history.jsonl")] == [1]
+    weights = load_file(tmp_path / "model" / "trained.safetensors")
+    assert not any("norm" in name and "dual_attention" in name for name in weights)
+    settings = YAML().load((tmp_path / "model" / "model.yaml").read_text())
+    assert list(settings["context"]) == ["fused"]
+
+
+@pytest.mark.parametrize("placement", ["replace", "inject"])
+def test_either_placement_trains(tmp_path, command, placement):
+    scores = run_recipe(command(tmp_path, placement=placement, epochs=1))
+    assert math.isfinite(scores["loss"])
+    weights = load_file(tmp_path / "model" / "trained.safetensors")
+    assert ("understanding.injection.gate" in weights) is (placement == "inject")
+
+
+def test_without_the_divergence_the_text_path_is_not_run(tmp_path, command):
+    assert "kl" not in run_recipe(command(tmp_path, kl_weight=0, epochs=1))
+
+
+def test_the_same_seed_gives_the_same_model(tmp_path, command, trained):
+    run_recipe(command(tmp_path))
+    first, second = (load_file(folder / "model" / "trained.safetensors") for folder in (trained[0], tmp_path))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_the_learning_rate_warms_up_from_the_first_step_and_cools_down(tmp_path, command, monkeypatch):
+    rates = []
+    as_always = ES4RBrain.optimizers_step
+
+    def record(brain):
+        rates.append(brain.optimizer.param_groups[0]["lr"])
+        as_always(brain)
+
+    monkeypatch.setattr(ES4RBrain, "optimizers_step", record)
+    run_recipe(command(tmp_path, lr=0.006, schedule="{warmup: 0.5, cooldown: 0.34}"))
+    assert len(rates) == STEPS
+    assert rates[0] == min(rates[:4]), f"the first steps ran at {rates[:4]}"
+    assert max(rates) == pytest.approx(0.006)
+    assert rates[-1] < max(rates)
+
+
+def test_the_schedule_counts_optimizer_steps_where_gradients_are_gathered(tmp_path, command, monkeypatch):
+    """With three batches a step, two epochs are two steps, and the schedule ends with them."""
+    planned = []
+    as_always = ES4RBrain.optimizers_step
+
+    def record(brain):
+        planned.append(brain.hparams.scheduler.total_steps)
+        as_always(brain)
+
+    monkeypatch.setattr(ES4RBrain, "optimizers_step", record)
+    run_recipe([*command(tmp_path), "--grad_accumulation_factor=3"])
+    assert len(planned) == 2
+    assert planned[0] in (2, 3), f"{planned[0]} steps are planned for 2"
+
+
+def test_only_the_best_and_the_newest_checkpoints_are_kept(trained):
+    kept = [YAML().load(path) for path in (trained[0] / "checkpoints").glob("CKPT*/CKPT.yaml")]
+    ends = [meta for meta in kept if "loss" in meta]
+    assert {meta["epoch"] for meta in ends} >= {EPOCHS}
+    assert len(kept) <= 3
+
+
+def test_a_finished_run_started_again_trains_no_more_and_tests_again(trained, tmp_path, command, monkeypatch):
+    output, scores = trained
+    monkeypatch.setattr(ES4RBrain, "fit_batch", lambda *_: pytest.fail("it trains again"))
+    assert run_recipe(command(output)) == pytest.approx(scores)
+    assert [line["epoch"] for line in lines_of(output / "history.jsonl")] == [1, 2]
+
+
+# -- a run that is killed ---------------------------------------------------------------------------------------------
+
+
+def test_a_killed_run_goes_on_where_it_was_and_ends_as_if_never_killed(tmp_path, command, trained):
+    script = tmp_path / "train.py"
+    script.write_text(SCRIPT)
+    output = tmp_path / "run"
+    line = [sys.executable, str(script), *command(output)]
+    fatal = STEPS - 1  # in the middle of the second epoch
+    calm = {**os.environ, "OMP_NUM_THREADS": "1"}
+    killed = subprocess.run(line, env={**calm, "FATAL_STEP": str(fatal)}, capture_output=True, text=True, timeout=300)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert [entry["epoch"] for entry in lines_of(output / "history.jsonl")] == [1]
+    assert not (output / "predictions.jsonl").exists()
+    before = (output / "log.txt").read_text()
+
+    again = subprocess.run(line, env=calm, capture_output=True, text=True, timeout=300)
+    assert again.returncode == 0, again.stderr
+    log = (output / "log.txt").read_text().removeprefix(before)
+    assert "Loading a checkpoint from" in log
+    assert "Going into epoch 1" not in log
+    assert log.count("Going into epoch 2") == 1
+    assert [entry["epoch"] for entry in lines_of(output / "history.jsonl")] == [1, 2]
+    expected = load_file(trained[0] / "model" / "trained.safetensors")
+    found = load_file(output / "model" / "trained.safetensors")
+    assert expected.keys() == found.keys()
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_a_checkpoint_that_a_kill_left_half_written_is_passed_over(tmp_path, command):
+    """SpeechBrain writes CKPT.yaml before the weights; the run goes on from the checkpoint before."""
+    run_recipe(command(tmp_path, epochs=1))
+    whole = max((tmp_path / "checkpoints").glob("CKPT*"))
+    half = whole.with_name("CKPT+2999-01-01+00-00-00+00")
+    half.mkdir()
+    meta = YAML().load(whole / "CKPT.yaml")
+    meta["unixtime"] += 10
+    YAML().dump(meta, half / "CKPT.yaml")
+    run_recipe(command(tmp_path, epochs=2))
+    assert [entry["epoch"] for entry in lines_of(tmp_path / "history.jsonl")] == [1, 2]
+
+
+# -- what is wrong is said in one line --------------------------------------------------------------------------------
+
+
+def failure(arguments: list[str]) -> str:
+    with pytest.raises(SystemExit) as caught:
+        run_recipe(arguments)
+    message = str(caught.value)
+    assert message.startswith("error: ")
+    assert "\n" not in message
+    return message
+
+
+def test_an_unknown_key_is_named(tmp_path, command):
+    assert "did you mean epochs" in failure(command(tmp_path, epoch=3))
+
+
+def test_a_missing_corpus_is_named(tmp_path, command):
+    assert "train.jsonl" in failure(command(tmp_path, data_folder=tmp_path / "nowhere"))
+
+
+def test_missing_backbones_are_named(tmp_path, command):
+    assert "no such folder" in failure(command(tmp_path, backbones=tmp_path / "nowhere"))
+
+
+def test_a_corpus_without_a_usable_dialogue_is_refused(tmp_path, command, corpus):
+    (tmp_path / "bad.jsonl").write_text('{"conversation_id": "1", "dialogue_history": []}\n')
+    assert "holds no usable dialogue" in failure(command(tmp_path / "out", train=tmp_path / "bad.jsonl"))
+
+
+def test_a_dialogue_that_cannot_be_used_is_left_out_by_name(tmp_path, command, corpus, caplog):
+    entries = (corpus / "train.jsonl").read_text().splitlines()
+    broken = json.loads(entries[0])
+    broken["dialogue_history"][0]["audio_path"] = "gone.wav"
+    # The manifest stays beside its recordings.
+    manifest = corpus / "with_a_fault.jsonl"
+    manifest.write_text("\n".join([json.dumps(broken), *entries[1:]]) + "\n")
+    run_recipe(command(tmp_path, train=manifest, epochs=1))
+    log = (tmp_path / "log.txt").read_text()
+    assert "gone.wav" in log
+    assert "1 dialogues left out, 5 kept" in log
+
+
+def test_checkpoints_of_another_system_are_refused(tmp_path, command):
+    run_recipe(command(tmp_path, epochs=1))
+    assert "weights differ by name" in failure(command(tmp_path, preset="paper", epochs=2))
+
+
+def test_a_system_with_nothing_to_learn_is_refused(tmp_path, command):
+    """Text alone with LoRA at speech positions: there are none, so no weight would have a gradient."""
+    assert "lora_scope" in failure(command(tmp_path, context="[text]", epochs=1))
+
+
+def test_a_baseline_that_only_reads_trains_its_lora_over_the_context(tmp_path, command):
+    scores = run_recipe(command(tmp_path, context="[text]", lora_scope="context", epochs=1))
+    assert math.isfinite(scores["loss"])

@@ -1,0 +1,174 @@
+"""YAML: overrides find their file, back ends are swapped by one word, and strangers construct nothing of their own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from es4r_toolkit.errors import ConfigError
+from es4r_toolkit.hparams import build, compose, keys, localize, model_file, plain, refuse_foreign_tags
+
+TRAIN = "epochs: 3\nmodel: !include:model.yaml\nwidth: !ref <model[encoder][width]>\n"
+MODEL = (
+    "encoder: !include:parts/small.yaml\nvoice: !include:parts/loud.yaml\n    gain: !ref <gain>\ngain: 2\nmode: soft\n"
+)
+
+
+@pytest.fixture
+def recipe(tmp_path) -> Path:
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "train.yaml").write_text(TRAIN)
+    (tmp_path / "model.yaml").write_text(MODEL)
+    (tmp_path / "parts" / "small.yaml").write_text("width: 8\ndepth: 1\n")
+    (tmp_path / "parts" / "large.yaml").write_text("width: 64\n")
+    (tmp_path / "parts" / "loud.yaml").write_text("gain: !PLACEHOLDER\nname: loud\n")
+    (tmp_path / "parts" / "calm.yaml").write_text("gain: !PLACEHOLDER\nname: calm\n")
+    return tmp_path / "train.yaml"
+
+
+def test_a_file_without_overrides_is_itself_with_its_includes(recipe):
+    assert build(compose(recipe)) == {
+        "epochs": 3,
+        "model": {
+            "encoder": {"width": 8, "depth": 1},
+            "voice": {"gain": 2, "name": "loud"},
+            "gain": 2,
+            "mode": "soft",
+        },
+        "width": 8,
+    }
+
+
+def test_an_override_goes_to_the_file_that_has_the_key(recipe):
+    built = build(compose(recipe, {"epochs": 1, "mode": "hard", "depth": 5}))
+    assert (built["epochs"], built["model"]["mode"], built["model"]["encoder"]["depth"]) == (1, "hard", 5)
+
+
+def test_what_refers_to_an_overridden_value_follows_it(recipe):
+    assert build(compose(recipe, {"gain": 7}))["model"]["voice"]["gain"] == 7
+    assert build(compose(recipe, {"width": 9}))["width"] == 9
+
+
+def test_a_back_end_is_swapped_by_the_name_of_its_fragment(recipe):
+    built = build(compose(recipe, {"encoder": "large"}))
+    assert built["model"]["encoder"] == {"width": 64}
+    assert built["width"] == 64
+
+
+def test_a_swapped_back_end_keeps_its_arguments(recipe):
+    assert build(compose(recipe, {"voice": "calm"}))["model"]["voice"] == {"gain": 2, "name": "calm"}
+
+
+def test_a_back_end_is_swapped_by_a_file_anywhere(recipe, tmp_path):
+    (tmp_path / "mine.yaml").write_text("width: 5\n")
+    assert build(compose(recipe, {"encoder": str(tmp_path / "mine.yaml")}))["width"] == 5
+
+
+def test_overriding_leaves_the_files_as_they_are(recipe):
+    before = {path: path.read_text() for path in recipe.parent.rglob("*.yaml")}
+    compose(recipe, {"encoder": "large", "epochs": 9, "gain": 1})
+    assert before == {path: path.read_text() for path in recipe.parent.rglob("*.yaml")}
+
+
+@pytest.mark.parametrize("wrong", ["huge", "parts/none.yaml", "/tmp"])
+def test_a_back_end_that_is_not_there_is_refused_with_the_choices(recipe, wrong):
+    with pytest.raises(ConfigError, match="large, loud, small") as caught:
+        compose(recipe, {"encoder": wrong})
+    assert f"--encoder={wrong}" in str(caught.value)
+
+
+def test_a_mistyped_key_is_refused_with_the_nearest_one(recipe):
+    with pytest.raises(ConfigError, match="did you mean epochs"):
+        compose(recipe, {"epoch": 1})
+    with pytest.raises(ConfigError, match=r"its keys are .*mode"):
+        compose(recipe, {"zzzzzz": 1})
+
+
+def test_the_inside_of_a_fragment_with_arguments_is_not_overridden(recipe):
+    with pytest.raises(ConfigError, match="voice has arguments, so name cannot"):
+        compose(recipe, {"name": "me"})
+
+
+def test_every_key_that_can_be_overridden_is_known(recipe):
+    expected = {"epochs", "model", "width", "encoder", "voice", "gain", "mode", "depth", "name"}
+    assert keys(recipe) == expected
+
+
+def test_the_model_file_of_a_train_file_is_found(recipe):
+    assert model_file(recipe) == recipe.parent / "model.yaml"
+    with pytest.raises(ConfigError, match="includes no model"):
+        model_file(recipe.parent / "model.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"), [("a: [1, 2\n", "is not YAML"), ("- 1\n- 2\n", "no mapping"), ("", "no mapping")]
+)
+def test_a_file_that_is_no_mapping_is_named(tmp_path, text, problem):
+    path = tmp_path / "broken.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=problem) as caught:
+        compose(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"none\.yaml: no such file"):
+        compose(tmp_path / "none.yaml")
+
+
+def test_plain_values_construct_nothing():
+    text = "a: !new:es4r_toolkit.lobes.StyleFuser\n    silence: 0.5\nb: [1, {c: 2}]\n"
+    assert plain(text) == {"a": {"silence": 0.5}, "b": [1, {"c": 2}]}
+
+
+def test_paths_within_the_model_folder_become_paths_on_this_machine(tmp_path):
+    text = "source: '@model/llm'\nmany: ['@model/a', 'b@model/']\nother: hub/name\n"
+    assert plain(localize(text, tmp_path)) == {
+        "source": str(tmp_path / "llm"),
+        "many": [str(tmp_path / "a"), "b@model/"],
+        "other": "hub/name",
+    }
+
+
+# -- a YAML of unknown origin -----------------------------------------------------------------------------------------
+
+
+def test_this_packages_building_blocks_are_allowed():
+    text = "fuser: !new:es4r_toolkit.lobes.StyleFuser\n    silence: 0.5\nvalues: [1, 2.5, null, true, text]\n"
+    refuse_foreign_tags(text, "model.yaml")
+    assert build(text)["fuser"].silence == 0.5
+
+
+def test_the_models_that_the_recipes_write_are_allowed():
+    path = Path(__file__).parents[2] / "recipes/AffectProbe/hparams/model.yaml"
+    refuse_foreign_tags(compose(path), path)
+    refuse_foreign_tags(compose(path, {"preset": "paper"}), path)
+
+
+FOREIGN = {
+    "a function": "a: !apply:os.getcwd\n",
+    "a function of arguments": "a: !apply:os.getenv [HOME]\n",
+    "a class of another package": "a: !new:subprocess.Popen\n    args: [true]\n",
+    "a name": "a: !name:os.getcwd\n",
+    "a module": "a: !module:os\n",
+    "a file": "a: !include:/etc/hostname\n",
+    "a tag of the YAML library": "a: !!python/object/apply:os.getcwd []\n",
+    "something deep inside": "a:\n  - b:\n      - c: !apply:os.getcwd\n",
+    "something behind an alias": "a: &x !apply:os.getcwd\nb: *x\n",
+    "something behind a tag prefix": "%TAG !e! !apply:os.\n---\na: !e!getcwd\n",
+    "the whole file": "!apply:os.getcwd\nargs: 1\n",
+    "a second document": "a: 1\n---\nb: !apply:os.getcwd\n",
+    "something in a key": "a: {? !apply:os.getcwd [] : 1}\n",
+    "something in a plain key": "a:\n  !apply:os.getcwd : 1\n",
+    "a module that an own module imports": "a: !new:es4r_toolkit.backends.espeak.subprocess.Popen\n    args: [true]\n",
+    "a class that an own module imports": "a: !new:es4r_toolkit.pipeline.Path\n",
+    "a function of this package": "a: !new:es4r_toolkit.backends.building.build_whisper\n    folder: x\n",
+    "a prefix that only looks like this package": "a: !new:es4r_toolkit.lobes_of_mine.Thing\n",
+}
+
+
+@pytest.mark.parametrize("text", FOREIGN.values(), ids=FOREIGN.keys())
+def test_what_is_not_ours_is_refused_before_anything_is_built(text):
+    with pytest.raises(ConfigError):
+        refuse_foreign_tags(text, "model.yaml")
