@@ -9,6 +9,7 @@ from nltk.tokenize import NLTKWordTokenizer
 from nltk.tokenize.punkt import PunktParameters, PunktSentenceTokenizer
 from nltk.translate.bleu_score import SmoothingFunction, corpus_bleu
 from rouge_score.rouge_scorer import RougeScorer
+from rouge_score.tokenizers import DefaultTokenizer
 
 from es4r_toolkit.errors import ConfigError
 
@@ -109,6 +110,7 @@ def _ngrams(tokens: Sequence[str], order: int) -> Iterator[tuple[str, ...]]:
 
 
 def _rouge(hypotheses: Sequence[str], references: Sequence[str]) -> dict[str, float]:
-    scorer = RougeScorer(list(ROUGE_TYPES))
+    # The library's own tokenizer, named, since its default is announced in the log at every call.
+    scorer = RougeScorer(list(ROUGE_TYPES), tokenizer=DefaultTokenizer(use_stemmer=False))
     each = [scorer.score(target, text) for target, text in zip(references, hypotheses)]
     return {name: sum(score[name].fmeasure for score in each) / len(each) for name in ROUGE_TYPES}
