@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import io
+import pydoc
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ from hyperpyyaml import load_hyperpyyaml, resolve_references
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import YAMLError
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
 from ruamel.yaml.tag import Tag
 
 from es4r_toolkit.errors import ConfigError
@@ -23,6 +27,7 @@ SAFE_TAGS = (
     "!new:es4r_toolkit.backends.",
     "!new:es4r_toolkit.pipeline.",
 )
+PLAIN_TAGS = ("str", "int", "float", "bool", "null", "map", "seq", "merge")
 MODEL_FOLDER = "@model/"
 
 
@@ -87,9 +92,10 @@ def refuse_foreign_tags(text: str, source: str | Path) -> None:
     ConfigError
         If the text holds any other tag, such as ``!apply:`` or ``!new:`` of a foreign class.
     """
-    for node in _walk(_parse(text, source)):
-        tag = _tag(node)
-        if tag and not tag.startswith(SAFE_TAGS):
+    _parse(text, source)
+    for node in _nodes(YAML().compose(text)):
+        tag = str(node.tag)
+        if tag.removeprefix("tag:yaml.org,2002:") not in PLAIN_TAGS and not _is_ours(tag):
             raise ConfigError(
                 source, f"asks for {tag}, which is not allowed", "use --trust-remote-code if you trust it"
             )
@@ -157,6 +163,28 @@ def _walk(node: Any) -> Iterator[Any]:
     children = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
     for child in children:
         yield from _walk(child)
+
+
+def _nodes(root: Node) -> Iterator[Node]:
+    """Every node of a YAML graph, keys too, each once."""
+    seen, waiting = set(), [root]
+    while waiting:
+        node = waiting.pop()
+        if id(node) not in seen:
+            seen.add(id(node))
+            yield node
+            if not isinstance(node, ScalarNode):
+                waiting.extend(chain(*node.value) if isinstance(node, MappingNode) else node.value)
+
+
+def _is_ours(tag: str) -> bool:
+    # A module's name is no bound: through it every module that it imports could be reached.
+    if not tag.startswith(SAFE_TAGS):
+        return False
+    name = tag.removeprefix("!new:")
+    found = pydoc.locate(name)
+    public = inspect.isclass(found) and found.__module__.startswith("es4r_toolkit.")
+    return public and found.__name__ == name.rpartition(".")[2] and not found.__name__.startswith("_")
 
 
 def _plain(node: Any) -> Any:

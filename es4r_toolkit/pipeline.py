@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from es4r_toolkit.data.batch import DialogueBatch
-from es4r_toolkit.errors import BackendError, DialogueError
+from es4r_toolkit.errors import BackendError, DialogueError, require
 from es4r_toolkit.stages.generation import Context, EmpatheticGeneration
 from es4r_toolkit.stages.synthesis import EmpatheticSynthesis, SpeechPlan
 from es4r_toolkit.stages.understanding import EmpatheticUnderstanding
@@ -46,6 +47,11 @@ class EmpathyPipeline(nn.Module):
     generation : EmpatheticGeneration
     synthesis : EmpatheticSynthesis or None
         None for training text alone.
+
+    Raises
+    ------
+    ConfigError
+        If hearing and speaking do not work at the same sample rate.
     """
 
     def __init__(
@@ -56,6 +62,9 @@ class EmpathyPipeline(nn.Module):
     ):
         super().__init__()
         self.understanding, self.generation, self.synthesis = understanding, generation, synthesis
+        if synthesis is not None:
+            heard, rule = self.sample_rate, "must be the strategy selector's sample_rate"
+            require(heard == synthesis.sample_rate, "encoder.sample_rate", heard, f"{rule}, {synthesis.sample_rate}")
         if not generation.hears:
             # What no path runs through has no gradient, and would hang training in several processes.
             understanding.requires_grad_(False)
@@ -123,7 +132,10 @@ class EmpathyPipeline(nn.Module):
         """
         if not Path(path).is_file():
             raise BackendError(path, "no such file", "train the model first, or name its folder")
-        saved, own = load_file(path), self.trained_state()
+        try:
+            saved, own = load_file(path), self.trained_state()
+        except SafetensorError as fault:
+            raise BackendError(path, f"cannot be read ({fault})", "it was cut short: copy or train it again") from fault
         odd = sorted(saved.keys() ^ own.keys())
         if odd:
             raise BackendError(

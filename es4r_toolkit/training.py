@@ -20,13 +20,14 @@ from es4r_toolkit.brain import ES4RBrain
 from es4r_toolkit.data.dataset import collate, dialogue_dataset
 from es4r_toolkit.data.manifest import read_manifest
 from es4r_toolkit.dialogue import Dialogue
-from es4r_toolkit.errors import DialogueError, ES4RError
+from es4r_toolkit.errors import ConfigError, DialogueError, ES4RError
 from es4r_toolkit.hparams import MODEL_FOLDER, build, compose, keys, model_file, plain
 from es4r_toolkit.metrics.slots import SlotTable
 from es4r_toolkit.pipeline import EmpathyPipeline
 
 logger = logging.getLogger(__name__)
 Step = Callable[..., Any]
+WHOLE = "WHOLE"
 
 
 def run_recipe(argv: Sequence[str], steps: Sequence[Step] = ()) -> dict[str, float]:
@@ -107,15 +108,36 @@ def export_model(pipeline: EmpathyPipeline, path: str | Path, overrides: dict[st
     logger.info("the trained model is in %s", folder)
 
 
+class WholeCheckpointer(sb.utils.checkpoints.Checkpointer):
+    """Passes over checkpoints that a killed process left half written: SpeechBrain writes CKPT.yaml first."""
+
+    def save_checkpoint(self, *arguments: Any, **options: Any) -> Any:
+        """Save, then mark the folder as whole."""
+        saved = super().save_checkpoint(*arguments, **options)
+        if saved is not None:
+            (saved.path / WHOLE).touch()
+        return saved
+
+    def list_checkpoints(self) -> list:
+        """Those that are whole."""
+        return [checkpoint for checkpoint in super().list_checkpoints() if (checkpoint.path / WHOLE).is_file()]
+
+
 def _brain(hparams: dict[str, Any], run_options: Any, pipeline: EmpathyPipeline, dialogues: int) -> ES4RBrain:
-    steps = math.ceil(dialogues / hparams["batch_size"]) * hparams["epoch_counter"].limit
+    if not pipeline.generation.hears and pipeline.generation.lora_scope == "speech":
+        raise ConfigError("lora_scope", "is speech, and the context holds none: nothing to train", "say context")
+    processes = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+    gathered = hparams.get("grad_accumulation_factor", run_options.get("grad_accumulation_factor", 1))
+    batches = math.ceil(math.ceil(dialogues / processes) / hparams["batch_size"])
+    steps = max(1, batches // gathered) * hparams["epoch_counter"].limit
     shares = hparams["schedule"]
     hparams["scheduler"] = hparams["scheduler"](
         warmup=max(1, round(shares["warmup"] * steps)),
         cooldown=max(1, round(shares["cooldown"] * steps)),
-        total_steps=steps,
+        # The cool-down would reach zero in its last step, and waste it.
+        total_steps=steps + 1,
     )
-    checkpointer = sb.utils.checkpoints.Checkpointer(Path(hparams["output_folder"]) / "checkpoints")
+    checkpointer = WholeCheckpointer(Path(hparams["output_folder"]) / "checkpoints")
     # The scheduler has no state but its plan, which may change between runs: the optimizer's own count drives it.
     checkpointer.add_recoverable("epoch_counter", hparams["epoch_counter"])
     checkpointer.add_recoverable(

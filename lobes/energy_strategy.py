@@ -124,7 +124,7 @@ class EnergyStrategySelector(nn.Module):
         require(softness > 0, "softness", softness, "must be positive")
         require(trim_db > 0, "trim_db", trim_db, "must be positive (dB)")
         self.mode, self.softness, self.turns = mode, softness, turns
-        self.n_fft, self.hop, self.trim_db = n_fft, hop, trim_db
+        self.sample_rate, self.n_fft, self.hop, self.trim_db = sample_rate, n_fft, hop, trim_db
         self.ranges, self.prosodies = _read_table(strategies)
         self.register_buffer("mel_filters", mel_filterbank(sample_rate, n_fft, n_mels), persistent=False)
         self.register_buffer("window", torch.hann_window(n_fft), persistent=False)

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
@@ -29,7 +30,7 @@ def naming(source: str | Path) -> Iterator[None]:
         logging.disable_progress_bar()
     try:
         yield
-    except (OSError, ValueError, KeyError, RuntimeError) as fault:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as fault:
         first = str(fault).strip().split("\n")[0][:300]
         raise BackendError(
             source, f"cannot be loaded ({first})", "give a hub name or a local folder of a safetensors checkpoint"

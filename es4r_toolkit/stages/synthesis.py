@@ -43,15 +43,16 @@ class EmpatheticSynthesis(nn.Module):
     voice : SpeechSynthesizer
     strategy : EnergyStrategySelector
     style : StyleFuser
-    sample_rate : int
-        Of the waveforms it is given (Hz).
     """
 
-    def __init__(
-        self, voice: SpeechSynthesizer, strategy: EnergyStrategySelector, style: StyleFuser, sample_rate: int = 16000
-    ):
+    def __init__(self, voice: SpeechSynthesizer, strategy: EnergyStrategySelector, style: StyleFuser):
         super().__init__()
-        self.voice, self.strategy, self.style, self.sample_rate = voice, strategy, style, sample_rate
+        self.voice, self.strategy, self.style = voice, strategy, style
+
+    @property
+    def sample_rate(self) -> int:
+        """Of the waveforms it takes (Hz)."""
+        return self.strategy.sample_rate
 
     @torch.no_grad()
     def plan(

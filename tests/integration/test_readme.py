@@ -14,10 +14,10 @@ EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 def test_the_brain_example_trains_a_step_in_a_folder_of_its_own(tmp_path):
     (script,) = (example for example in EXAMPLES if "sb.Brain" in example)
-    (tmp_path / "plug.py").write_text(
-        script.replace("brain.fit(", "before = brain.modules.head.weight.clone()\nbrain.fit(")
-        + "print('trained', not torch.equal(before, brain.modules.head.weight))\n"
-    )
+    head = "modules['head'].weight"
+    *first, last = script.rstrip().splitlines()
+    watched = [*first, f"before = {head}.clone()", last, f"print('trained', not torch.equal(before, {head}))"]
+    (tmp_path / "plug.py").write_text("\n".join(watched))
     done = subprocess.run([sys.executable, "plug.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "trained True" in done.stdout
