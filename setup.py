@@ -25,6 +25,7 @@ CORE = [
     "typer>=0.20",
     "tqdm>=4.66",
     "matplotlib>=3.10",
+    "jinja2>=3.1",
     "nltk>=3.9.1",
     "rouge-score>=0.1.2",
 ]
@@ -49,7 +50,7 @@ setup(
         "demo": [*ESPEAK, "gradio>=6.16,<7"],
         "kokoro": ["kokoro>=0.9.4,<0.10"],
         # styletts2 0.1.6 pins transformers < 5 and never resolves beside the core: install it with --no-deps
-        # beside these (see README, Voices).
+        # beside these (see the README, What is not here yet).
         "styletts2": ["munch", "einops", "einops-exts", "librosa"],
         "dev": [*ESPEAK, "pytest>=8", "pytest-timeout", "hypothesis", "ruff", "build"],
     },

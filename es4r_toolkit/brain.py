@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import speechbrain as sb
+from speechbrain.utils.distributed import if_main_process
 from torch import Tensor
 
 from es4r_toolkit.data.batch import DialogueBatch
@@ -115,10 +116,14 @@ class ES4RBrain(sb.Brain):
 
     def _log_epoch(self, epoch: int, stats: dict[str, float]) -> None:
         # One line an epoch for plots; an epoch run again after a crash replaces its line.
+        if not if_main_process():
+            return
         path = Path(self.hparams.output_folder) / "history.jsonl"
         lines = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
         train = {f"train_{name}": value for name, value in self.train_stats.items() if name != "seconds"}
         rest = {"valid_loss" if name == "loss" else name: value for name, value in stats.items()}
         lines = [line for line in lines if line["epoch"] < epoch]
         lines.append({"epoch": epoch, **train, **rest, "seconds": self.train_stats["seconds"]})
-        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        beside = path.with_suffix(".part")
+        beside.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        beside.replace(path)

@@ -144,6 +144,11 @@ def respond(
     dialogues: Annotated[Path, typer.Argument(help="Dialogues: a .json or .jsonl file; response may be absent.")],
     output: Annotated[Path, typer.Option(help="Folder for the answers; each dialogue gets one inside it.")],
     model: Annotated[str | None, typer.Option(help="Folder of a model.", show_default="the shipped model")] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub model.")] = None,
+    device: Annotated[str, typer.Option(help="Where the model runs, such as cuda:0.")] = "cpu",
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Let the model's YAML build classes from outside the package.")
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Set before each dialogue, so none depends on another.")] = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -167,7 +172,9 @@ def respond(
     if report.dialogues:
         from es4r_toolkit.inference import EmpathyResponder
 
-        responder = EmpathyResponder.from_hparams(model)
+        responder = EmpathyResponder.from_hparams(
+            model, revision=revision, trust_remote_code=trust_remote_code, run_opts={"device": device}
+        )
         for dialogue in _progress(report.dialogues, unit="dialogue"):
             folder = output / folders[dialogue.id]
             try:

@@ -21,9 +21,13 @@ class ES4RError(Exception):
     a.wav: has no samples; record it again
     """
 
-    def __init__(self, item: object, problem: str, mend: str = ""):
+    def __init__(self, item: object, problem: str = "", mend: str = ""):
         self.item, self.problem, self.mend = str(item), problem, mend
-        super().__init__(f"{item}: {problem}" + (f"; {mend}" if mend else ""))
+        super().__init__(f"{item}" + (f": {problem}" if problem else "") + (f"; {mend}" if mend else ""))
+
+    def __reduce__(self) -> tuple:
+        # Loader processes send their errors home.
+        return type(self), (self.item, self.problem, self.mend)
 
 
 class AudioError(ES4RError):

@@ -27,7 +27,7 @@ SAFE_TAGS = (
     "!new:es4r_toolkit.backends.",
     "!new:es4r_toolkit.pipeline.",
 )
-PLAIN_TAGS = ("str", "int", "float", "bool", "null", "map", "seq", "merge")
+PLAIN_TAGS = ("str", "int", "float", "bool", "null", "map", "seq", "merge", "timestamp")
 MODEL_FOLDER = "@model/"
 
 
@@ -61,8 +61,18 @@ def compose(path: str | Path, overrides: Mapping[str, Any] | None = None) -> str
 
 
 def build(text: str) -> dict[str, Any]:
-    """Construct what a flat YAML text describes."""
-    return load_hyperpyyaml(text)
+    """Construct what a flat YAML text describes.
+
+    Raises
+    ------
+    ConfigError
+        If an argument is unknown, missing or of the wrong type.
+    """
+    try:
+        return load_hyperpyyaml(text)
+    except (TypeError, ValueError, AttributeError, ImportError) as fault:
+        reason = " ".join(str(fault).split())[:300]
+        raise ConfigError("YAML", f"cannot be built ({reason})", "mend the value it names") from fault
 
 
 def plain(text: str) -> dict[str, Any]:
@@ -70,15 +80,16 @@ def plain(text: str) -> dict[str, Any]:
     return _plain(YAML().load(text))
 
 
-def model_file(path: str | Path) -> Path:
-    """The file that a train YAML includes as ``model``.
+def model_file(path: str | Path, choice: str | None = None) -> Path:
+    """The file that a train YAML includes as ``model``, or the one that an override chooses in its stead.
 
     Raises
     ------
     ConfigError
         If it includes none.
     """
-    found = _included(Path(path), _load(Path(path)).get("model"))
+    node = _load(Path(path)).get("model")
+    found = _included(Path(path), node if choice is None else _swap(Path(path), "model", node, choice))
     if found is None:
         raise ConfigError(path, "includes no model", "write model: !include:model.yaml")
     return found
@@ -122,7 +133,9 @@ def _override(path: Path, left: dict[str, Any]) -> CommentedMap:
         inner = _included(path, node)
         if inner is not None and left.keys() & keys(inner):
             if isinstance(node, dict) and node:
-                raise ConfigError(path, f"{key} has arguments, so {', '.join(left)} cannot be overridden in it", "")
+                raise ConfigError(
+                    path, f"{', '.join(left)} stand inside {key}", f"give --{key}=FILE.yaml with a fragment of your own"
+                )
             text = resolve_references(_stream(_override(inner, left), inner)).getvalue()
             tree[key] = YAML().load(text)
     return tree

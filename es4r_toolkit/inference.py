@@ -16,7 +16,7 @@ from torch import Tensor
 from es4r_toolkit.data.audio import load
 from es4r_toolkit.data.batch import DialogueBatch
 from es4r_toolkit.dialogue import Dialogue
-from es4r_toolkit.errors import BackendError
+from es4r_toolkit.errors import BackendError, ConfigError
 from es4r_toolkit.hparams import build, localize, refuse_foreign_tags
 from es4r_toolkit.pipeline import EmpathyPipeline
 from es4r_toolkit.stages.synthesis import SpeechPlan
@@ -119,10 +119,16 @@ class EmpathyResponder:
             If its YAML asks for anything but this package's building blocks.
         """
         folder = _folder(SHIPPED_MODEL if source is None else source, savedir, revision)
-        text = (folder / MODEL_FILE).read_text(encoding="utf-8")
+        file = folder / MODEL_FILE
+        try:
+            text = file.read_text(encoding="utf-8")
+        except UnicodeDecodeError as fault:
+            raise ConfigError(file, f"is not UTF-8 ({fault})", "export the model again") from fault
         if not trust_remote_code:
-            refuse_foreign_tags(text, folder / MODEL_FILE)
-        pipeline = build(localize(text, folder))["pipeline"]
+            refuse_foreign_tags(text, file)
+        pipeline = build(localize(text, folder)).get("pipeline")
+        if not isinstance(pipeline, EmpathyPipeline):
+            raise ConfigError(file, "builds no pipeline", "name the model/ folder of a training run")
         pipeline.load_trained(folder / WEIGHTS_FILE)
         return cls(pipeline.to((run_opts or {}).get("device", "cpu")))
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
+from jinja2 import TemplateError
+
 from es4r_toolkit.dialogue import Turn
 from es4r_toolkit.errors import BackendError
 
@@ -62,9 +64,12 @@ class PromptRenderer:
         self.tokenizer = tokenizer
         self._control_tokens = [token for token in tokenizer.get_added_vocab() if len(token) > 1]
         messages = [{"role": "system", "content": system}, {"role": "user", "content": _PLACE}]
-        rendered = tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=True, enable_thinking=False
-        )
+        try:
+            rendered = tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=True, enable_thinking=False
+            )
+        except TemplateError as fault:
+            raise BackendError("chat template", f"refuses a system message ({fault})", "use another model") from fault
         around = rendered.split(_PLACE)
         if len(around) != 2:
             raise BackendError(

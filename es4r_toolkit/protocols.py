@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -54,6 +54,8 @@ class LanguageModel(Protocol):
 
     hidden_dim: int
     num_heads: int
+    max_positions: int | None
+    tokenizer: Any
 
     def embed(self, ids: Tensor) -> Tensor:
         """Token ids (...,) -> embeddings (..., hidden_dim)."""

@@ -14,6 +14,7 @@ from typing import Any
 import speechbrain as sb
 import torch
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 from speechbrain.utils.distributed import run_on_main
 
 from es4r_toolkit.brain import ES4RBrain
@@ -57,11 +58,13 @@ def run_recipe(argv: Sequence[str], steps: Sequence[Step] = ()) -> dict[str, flo
 
 def _run(argv: Sequence[str], steps: Sequence[Step]) -> dict[str, float]:
     path, run_options, changes = sb.parse_arguments(list(argv))
-    overrides = YAML(typ="safe").load(changes) or {}
+    overrides = _values(changes)
     text = compose(path, overrides)
     values = plain(text)
     sb.utils.distributed.ddp_init_group(run_options)
     for step in steps:
+        if step.__name__ not in values:
+            raise ConfigError(path, f"has no section {step.__name__}", "add one with the arguments of that step")
         run_on_main(step, kwargs=values[step.__name__])
     # Before the modules are built, so that their first weights follow from the seed too.
     torch.manual_seed(values["seed"])
@@ -92,17 +95,19 @@ def export_model(pipeline: EmpathyPipeline, path: str | Path, overrides: dict[st
     """Write a folder that ``EmpathyResponder.from_hparams`` and ``es4r respond --model`` read.
 
     It holds the flat model YAML and the trained weights. Backbones that the
-    recipe itself made (``bundle`` in the train YAML) are copied in; others
-    stay where their source says.
+    recipe itself made (``bundle`` in the train YAML) are copied in where they
+    are folders; others stay where their source says.
     """
     bundle, sources = plain(compose(path, overrides)).get("bundle", {}), {}
     folder.mkdir(parents=True, exist_ok=True)
     for key, source in bundle.items():
-        name = Path(source).name
+        if not Path(source).is_dir():
+            continue
+        name = key.removesuffix("_source")
         shutil.copytree(source, folder / name, dirs_exist_ok=True)
         sources[key] = f"{MODEL_FOLDER}{name}"
-    system = model_file(path)
-    known = {key: value for key, value in overrides.items() if key in keys(system)}
+    system = model_file(path, overrides.get("model"))
+    known = {key: value for key, value in overrides.items() if key in keys(system) and key != "model"}
     (folder / "model.yaml").write_text(compose(system, {**known, **sources}), encoding="utf-8")
     pipeline.save_trained(folder / "trained.safetensors")
     logger.info("the trained model is in %s", folder)
@@ -153,6 +158,18 @@ def _brain(hparams: dict[str, Any], run_options: Any, pipeline: EmpathyPipeline,
     return brain
 
 
+def _values(changes: str) -> dict[str, Any]:
+    """What the command line overrides, as SpeechBrain hands it over: lines of key: value."""
+    try:
+        values = YAML(typ="safe").load(changes) or {}
+    except YAMLError as fault:
+        reason = " ".join(str(fault).split())[:200]
+        raise ConfigError("command line", f"cannot be read ({reason})", "give each --key=value once") from fault
+    if not isinstance(values, dict) or None in values.values():
+        raise ConfigError("command line", f"{changes.strip()!r} is not --key=value", "give each key a value")
+    return values
+
+
 def _read(manifest: str) -> list[Dialogue]:
     report = read_manifest(manifest, need_response=True)
     for rejection in report.rejected:
@@ -167,4 +184,7 @@ def _read(manifest: str) -> list[Dialogue]:
 def _write_results(brain: ES4RBrain, output: Path) -> None:
     lines = (json.dumps(line, ensure_ascii=False) + "\n" for line in brain.predictions)
     (output / "predictions.jsonl").write_text("".join(lines), encoding="utf-8")
-    (output / "metrics.json").write_text(json.dumps(brain.test_stats, indent=2) + "\n")
+    (output / "scores.json").write_text(json.dumps(brain.test_stats, indent=2) + "\n")
+    if brain.hparams.slots:
+        # Where es4r evaluate looks for it.
+        shutil.copy(brain.hparams.slots, output / "slots.json")

@@ -148,7 +148,9 @@ class EnergyStrategySelector(nn.Module):
         counts = frame_counts(turn_lens, turns.shape[1])
         if turns.dim() == 2:
             turns = turns.masked_fill(~valid_mask(counts, turns.shape[1]), 0.0)
-            turns, counts = self._mel(turns), torch.div(counts + self.hop - 1, self.hop, rounding_mode="floor")
+            with torch.autocast(turns.device.type, enabled=False):
+                turns = self._mel(turns.to(self.window.dtype))
+            counts = torch.div(counts + self.hop - 1, self.hop, rounding_mode="floor")
         norms = turns.norm(dim=2).masked_fill(~valid_mask(counts, turns.shape[1]), 0.0)
         floor = norms.amax(dim=1, keepdim=True) * 10 ** (-self.trim_db / 20)
         voiced = (norms > 0) & (norms >= floor)

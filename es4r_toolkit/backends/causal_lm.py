@@ -12,7 +12,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
 
 from es4r_toolkit.backends.checkpoints import check_sizes, load_weights, naming
 from es4r_toolkit.backends.partial_lora import PartialLoraLinear, PositionMask, add_partial_lora
-from es4r_toolkit.errors import BackendError
+from es4r_toolkit.errors import BackendError, require
+
+DTYPES = ("float32", "bfloat16", "float16")
 
 
 class CausalLM(nn.Module):
@@ -50,15 +52,18 @@ class CausalLM(nn.Module):
         num_heads: int | None = None,
     ):
         super().__init__()
-        options = {"dtype": getattr(torch, dtype), "revision": revision}
+        require(dtype in DTYPES, "dtype", dtype, f"must be one of {', '.join(DTYPES)}")
+        # A checkpoint's own Python is never run.
+        options = {"dtype": getattr(torch, dtype), "revision": revision, "trust_remote_code": False}
         self.model = load_weights(AutoModelForCausalLM, source, **options).requires_grad_(not freeze)
         with naming(source):
-            self.tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+            self.tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=False)
         if not self.tokenizer.chat_template:
             raise BackendError(source, "its tokenizer has no chat template", "use an instruction-tuned model")
         self.positions = add_partial_lora(self.model, **lora) if lora is not None else PositionMask()
         self.freeze, config = freeze, self.model.config
         self.hidden_dim, self.num_heads = config.hidden_size, config.num_attention_heads
+        self.max_positions = getattr(config, "max_position_embeddings", None)
         check_sizes(source, self, hidden_dim=hidden_dim, num_heads=num_heads)
         stops = self.model.generation_config.eos_token_id
         stops = stops if isinstance(stops, list) else [stops]

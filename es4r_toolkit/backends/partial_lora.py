@@ -108,6 +108,9 @@ def add_partial_lora(
     for layer in model.modules():
         if isinstance(layer, PartialLoraLinear):
             layer.positions = positions
+    # An optimizer loses small steps in half precision; the layer casts as it needs.
+    for weight in lora_parameters(model).values():
+        weight.data = weight.data.float()
     return positions
 
 

@@ -103,6 +103,10 @@ class WhisperSpeechEncoder(nn.Module):
             Relative lengths, at least one frame each.
         """
         counts = frame_counts(lens, waveforms.shape[1]).clamp(min=1)
+        with torch.autocast(waveforms.device.type, enabled=False):
+            return self._log_mels(waveforms.float(), counts)
+
+    def _log_mels(self, waveforms: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
         waveforms = waveforms.masked_fill(~valid_mask(counts, waveforms.shape[1]), 0.0)
         half = self.n_fft // 2
         mirrored = waveforms[:, 1 : half + 1].flip(1)

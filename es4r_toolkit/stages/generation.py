@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from es4r_toolkit.errors import require
+from es4r_toolkit.errors import BackendError, require
 from es4r_toolkit.masks import frame_counts, relative_lengths
 from es4r_toolkit.prompt import SYSTEM, Prompt, PromptRenderer
 from es4r_toolkit.protocols import LanguageModel
@@ -106,7 +106,7 @@ class EmpatheticGeneration(nn.Module):
             states, lens = speech.states, speech.lens
             if self.fusion is not None:
                 text_counts = torch.tensor([len(text) for text in texts], device=states.device)
-                text = pad_sequence(texts, batch_first=True)
+                text = pad_sequence(texts, batch_first=True).to(states.dtype)
                 text_lens = relative_lengths(text_counts, text.shape[1])
                 if return_attention:
                     states, attention = self.fusion(states, text, lens, text_lens, return_weights=True)
@@ -167,6 +167,10 @@ class EmpatheticGeneration(nn.Module):
         for index, (prefix, suffix) in enumerate(zip(prefixes, suffixes)):
             parts = [texts[index] if part == "text" else fused[index] for part in layout]
             row = torch.cat([prefix, *(part.to(prefix.dtype) for part in parts), suffix])
+            room = self.llm.max_positions
+            if room is not None and len(row) + self.max_new_tokens > room:
+                need = f"{len(row)} positions and {self.max_new_tokens} for the reply"
+                raise BackendError("context", f"{need} do not fit the language model's {room}", "shorten the dialogue")
             scope = torch.zeros(len(row), dtype=torch.bool, device=row.device)
             start = len(prefix)
             for part, content in zip(layout, parts):

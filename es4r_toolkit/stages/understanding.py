@@ -94,17 +94,16 @@ class EmpatheticUnderstanding(nn.Module):
         """
         mels, mel_lens = self.encoder.features(waveforms, wav_lens)
         frames, frame_lens = self.downsampler(mels, mel_lens)
-        if self.injection is not None:
-            context, _ = self.dual_attention(frames, frame_lens, turns_per_dialogue)
-            counts = frame_counts(frame_lens, frames.shape[1])
-            attended = split_turns(context, counts, turns_per_dialogue)
-            injected = self.injection(mels, mel_lens, attended, counts)
-            states, lens = self._encode_turns(injected, mel_lens, turns_per_dialogue)
-            dropped = torch.zeros_like(turns_per_dialogue)
-        else:
-            keep, dropped = self._window(frame_counts(frame_lens, frames.shape[1]), turns_per_dialogue)
-            context, lens = self.dual_attention(frames[keep], frame_lens[keep], turns_per_dialogue - dropped)
+        counts = frame_counts(frame_lens, frames.shape[1])
+        keep, dropped = self._window(counts, turns_per_dialogue)
+        heard = turns_per_dialogue - dropped
+        context, lens = self.dual_attention(frames[keep], frame_lens[keep], heard)
+        if self.injection is None:
             states, lens = self.encoder.encode(context, lens)
+        else:
+            attended = split_turns(context, counts[keep], heard)
+            injected = self.injection(mels[keep], mel_lens[keep], attended, counts[keep])
+            states, lens = self._encode_turns(injected, mel_lens[keep], heard)
         states, lens = self.adapter(states, lens)
         return SpeechStates(states, lens, dropped)
 

@@ -41,7 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, extra in (("plus", ()), ("text_only", TEXT_ONLY)):
         print(f"\n== {name}", flush=True)
         runs[name] = folder / name
-        overrides = [f"--output_folder={runs[name]}", *options.overrides, *extra]
+        fixed = {"--output_folder": runs[name], **dict(option.split("=", 1) for option in extra)}
+        free = [option for option in options.overrides if option.split("=")[0] not in fixed]
+        overrides = [*free, *(f"{key}={value}" for key, value in fixed.items())]
         status = subprocess.run([sys.executable, TRAIN, HPARAMS, *overrides], check=False).returncode
         if status:
             return status
@@ -74,7 +76,11 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         epilog="example: python recipes/AffectProbe/demo.py --output results/demo -- --epochs=2",
     )
     parser.add_argument("--output", default="results/demo", help="folder for runs, metrics.json and report.html")
-    parser.add_argument("overrides", nargs="*", help="overrides of hparams/train.yaml, behind --")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        help="overrides of hparams/train.yaml, behind --; the text-only run keeps its own epochs",
+    )
     return parser.parse_args(arguments)
 
 
@@ -134,7 +140,7 @@ def _shown(responder: EmpathyResponder, dialogue: Dialogue, response: Response, 
 
 
 def _scores(run: Path) -> dict[str, float]:
-    stats = _read_json(run / "metrics.json")
+    stats = _read_json(run / "scores.json")
     count = len((run / "predictions.jsonl").read_text(encoding="utf-8").splitlines())
     return {name: round(stats[name], 4) for name in (*SLOTS, "bleu4")} | {"count": count}
 

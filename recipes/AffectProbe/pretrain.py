@@ -1,7 +1,7 @@
 """Pre-train the small backbones of the embedded default: a speech encoder and a language model, then freeze them.
 
 They stand in for what a downloaded checkpoint knows. The encoder learns speech without labels, by filling in masked
-stretches of log-mel (ours). The language model learns from text alone to answer with empathy where the text says how
+stretches of log-mel and by telling which halves belong to one turn (ours). The language model learns from text alone to answer with empathy where the text says how
 a turn was spoken, "(anger) It is about the exam." (ours); in ES4R's own input nothing of the kind stands, and what
 the frozen model knows has to be reached through speech.
 """
@@ -25,7 +25,7 @@ from es4r_toolkit.backends.causal_lm import CausalLM
 from es4r_toolkit.backends.whisper import WhisperSpeechEncoder
 from es4r_toolkit.data.audio import load
 from es4r_toolkit.data.manifest import read_manifest
-from es4r_toolkit.dialogue import Turn
+from es4r_toolkit.dialogue import Dialogue, Turn
 from es4r_toolkit.losses import response_cross_entropy
 from es4r_toolkit.masks import frame_counts, relative_lengths, valid_mask
 from es4r_toolkit.prompt import PromptRenderer
@@ -65,7 +65,8 @@ def pretrain(
         Optimizer steps.
     seed : int
     """
-    settings = {key: value for key, value in locals().items() if key not in ("folder", "data_folder")}
+    settings = {key: value for key, value in locals().items() if key not in ("folder", "data_folder", "corpus")}
+    settings["spoken"] = json.loads((Path(data_folder) / "corpus.json").read_text(encoding="utf-8"))["settings"]
     target, mark = Path(folder), Path(folder) / "backbones.json"
     if mark.is_file() and json.loads(mark.read_text())["settings"] == settings:
         return
@@ -85,32 +86,72 @@ def pretrain(
     building.rename(target)
 
 
-def pretrain_encoder(source: Path, data_folder: str, steps: int, seed: int, batch_size: int = 48) -> float:
-    """Fill in masked log-mel frames; returns the last loss (mean squared error)."""
+def pretrain_encoder(
+    source: Path,
+    data_folder: str,
+    steps: int,
+    seed: int,
+    batch_size: int = 64,
+    contrast: float = 0.3,
+    temperature: float = 0.1,
+) -> float:
+    """Learn speech without labels; returns the last loss.
+
+    Two tasks: fill in masked log-mel frames, and tell which two halves belong
+    to one turn, among all turns of a few dialogues. Words differ between the
+    halves and the speaker is the same in many turns, so that what tells is
+    the manner of speaking (contrastive learning after Saeed et al., ICASSP
+    2021; the choice of negatives is ours).
+    """
     model = WhisperSpeechEncoder(source, freeze=False)
-    head = nn.Linear(model.out_dim, 2 * model.n_mels)
+    fill, project = nn.Linear(model.out_dim, 2 * model.n_mels), nn.Linear(2 * model.out_dim, 64)
     report = read_manifest(Path(data_folder) / "train.jsonl", check_audio=False)
-    turns = [turn for dialogue in report.dialogues for turn in dialogue.history]
     generator = np.random.default_rng(seed)
-    optimizer = torch.optim.AdamW([*model.parameters(), *head.parameters()], lr=1e-3, weight_decay=0.01)
+    parameters = [*model.parameters(), *fill.parameters(), *project.parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=1e-3, betas=(0.9, 0.98), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=steps, pct_start=0.1)
     bar = tqdm(range(steps), desc="pre-training the speech encoder", unit="step")
     for _ in bar:
-        chosen = generator.choice(len(turns), batch_size, replace=False)
-        waves = [load(turns[index].audio, model.sample_rate) for index in chosen]
-        counts = torch.tensor([len(wave) for wave in waves])
-        mels, lens = model.features(nn.utils.rnn.pad_sequence(waves, True), relative_lengths(counts))
-        masked = _spans(mels.shape[:2], generator) & valid_mask(frame_counts(lens, mels.shape[1]), mels.shape[1])
-        states, _ = model.encode(mels.masked_fill(masked[..., None], 0.0), lens)
-        guess = head(states).unflatten(2, (2, model.n_mels)).flatten(1, 2)[:, : mels.shape[1]]
-        loss = (guess - mels)[masked].square().mean()
+        halves = _halves(report.dialogues, batch_size, generator, model.sample_rate)
+        counts = torch.tensor([len(half) for half in halves])
+        mels, lens = model.features(nn.utils.rnn.pad_sequence(halves, True), relative_lengths(counts))
+        valid = valid_mask(frame_counts(lens, mels.shape[1]), mels.shape[1])
+        masked = _spans(mels.shape[:2], generator) & valid
+        states, state_lens = model.encode(mels.masked_fill(masked[..., None], 0.0), lens)
+        guess = fill(states).unflatten(2, (2, model.n_mels)).flatten(1, 2)[:, : mels.shape[1]]
+        filled = (guess - mels)[masked].square().mean()
+        manner = nn.functional.normalize(project(_statistics(states, state_lens)), dim=1)
+        likeness = manner[0::2] @ manner[1::2].T / temperature
+        own = torch.arange(len(likeness))
+        told = (nn.functional.cross_entropy(likeness, own) + nn.functional.cross_entropy(likeness.T, own)) / 2
+        loss = filled + contrast * told
         optimizer.zero_grad()
         loss.backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         schedule.step()
         bar.set_postfix(loss=f"{loss.item():.3f}")
     model.save(source)
     return loss.item()
+
+
+def _halves(dialogues: Sequence[Dialogue], least: int, generator: np.random.Generator, rate: int) -> list[Tensor]:
+    """First and second half of each turn of some random dialogues, at least so many turns where there are as many."""
+    turns: list[Turn] = []
+    for index in generator.permutation(len(dialogues)):
+        turns += dialogues[index].history
+        if len(turns) >= least:
+            break
+    waves = (load(turn.audio, rate) for turn in turns)
+    return [half for wave in waves for half in (wave[: len(wave) // 2], wave[len(wave) // 2 :])]
+
+
+def _statistics(states: Tensor, lens: Tensor) -> Tensor:
+    """Mean and standard deviation over time: (N, L, D), lengths (N,) -> (N, 2 D)."""
+    counts = frame_counts(lens, states.shape[1])
+    mean = states.sum(dim=1) / counts[:, None]
+    apart = (states - mean[:, None]).masked_fill(~valid_mask(counts, states.shape[1])[..., None], 0.0)
+    return torch.cat([mean, (apart.square().sum(dim=1) / counts[:, None] + 1e-5).sqrt()], dim=1)
 
 
 def text_dialogues(config: Mapping, number: int, seed: int) -> list[tuple[list[Turn], str]]:
@@ -147,7 +188,7 @@ def pretrain_llm(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps, pct_start=0.1)
     bar = tqdm(range(steps), desc="pre-training the language model", unit="step")
     for _ in bar:
-        chosen = generator.choice(len(examples), batch_size, replace=False)
+        chosen = generator.choice(len(examples), batch_size)
         rows = [_ids(render, *examples[index], generator.random() < directed) for index in chosen]
         counts = torch.tensor([len(row) for row, _ in rows])
         starts = torch.tensor([start for _, start in rows])

@@ -213,7 +213,7 @@ class FakeResponder:
     loaded_from: object = "nothing"
 
     @classmethod
-    def from_hparams(cls, source: object) -> FakeResponder:
+    def from_hparams(cls, source: object, **options: object) -> FakeResponder:
         cls.loaded_from = source
         return cls()
 
