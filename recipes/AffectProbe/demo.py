@@ -29,7 +29,7 @@ RECIPE = Path(__file__).parent
 TRAIN, HPARAMS = RECIPE / "train.py", RECIPE / "hparams" / "train.yaml"
 SLOTS = ("topic", "affect", "trend")
 # Text alone: the same language model and data; LoRA acts on the text, where the others have it on speech.
-TEXT_ONLY = ("--context=[text]", "--lora_scope=context", "--kl_weight=0", "--epochs=3")
+TEXT_ONLY = ("--context=[text]", "--lora_scope=context", "--kl_weight=0", "--epochs=2")
 SHOWN = 3
 
 

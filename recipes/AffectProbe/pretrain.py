@@ -1,9 +1,9 @@
 """Pre-train the small backbones of the embedded default: a speech encoder and a language model, then freeze them.
 
 They stand in for what a downloaded checkpoint knows. The encoder learns speech without labels, by filling in masked
-stretches of log-mel and by telling which halves belong to one turn (ours). The language model learns from text alone to answer with empathy where the text says how
-a turn was spoken, "(anger) It is about the exam." (ours); in ES4R's own input nothing of the kind stands, and what
-the frozen model knows has to be reached through speech.
+stretches of log-mel and by telling which halves belong to one turn (ours). The language model learns from text alone
+to answer with empathy where the text ends in how each turn was spoken, "anger neutral calm" (ours); in ES4R's own
+input nothing of the kind stands, and what the frozen model knows has to be reached through speech.
 """
 
 from __future__ import annotations
