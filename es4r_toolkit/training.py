@@ -185,6 +185,7 @@ def _write_results(brain: ES4RBrain, output: Path) -> None:
     lines = (json.dumps(line, ensure_ascii=False) + "\n" for line in brain.predictions)
     (output / "predictions.jsonl").write_text("".join(lines), encoding="utf-8")
     (output / "scores.json").write_text(json.dumps(brain.test_stats, indent=2) + "\n")
-    if brain.hparams.slots:
+    table = getattr(brain.hparams, "slots", None)
+    if table:
         # Where es4r evaluate looks for it.
-        shutil.copy(brain.hparams.slots, output / "slots.json")
+        shutil.copy(table, output / "slots.json")
