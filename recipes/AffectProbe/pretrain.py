@@ -174,12 +174,15 @@ def pretrain_llm(
     seed: int,
     batch_size: int = 32,
     directed: float = 0.8,
+    unheard: float = 0.2,
     history_weight: float = 0.1,
 ) -> float:
     """Learn to answer; returns the last loss, of the replies (nats a token).
 
-    A share ``directed`` of the dialogues says how each turn is spoken. The
-    words of the history count less than those of the reply.
+    A share ``directed`` of the dialogues says how each turn is spoken. Each
+    token of the history is left out with probability ``unheard``, lest the
+    place of a word in the few sentences there are be learned in its stead.
+    The words of the history count less than those of the reply.
     """
     model = CausalLM(source, freeze=False)
     render = PromptRenderer(model.tokenizer, system)
@@ -189,7 +192,7 @@ def pretrain_llm(
     bar = tqdm(range(steps), desc="pre-training the language model", unit="step")
     for _ in bar:
         chosen = generator.choice(len(examples), batch_size)
-        rows = [_ids(render, *examples[index], generator.random() < directed) for index in chosen]
+        rows = [_ids(render, *examples[index], generator.random() < directed, unheard, generator) for index in chosen]
         counts = torch.tensor([len(row) for row, _ in rows])
         starts = torch.tensor([start for _, start in rows])
         ids = nn.utils.rnn.pad_sequence([torch.tensor(row) for row, _ in rows], batch_first=True)
@@ -216,11 +219,19 @@ def _framing(config: Mapping, system: str) -> list[str]:
     ]
 
 
-def _ids(render: PromptRenderer, turns: Sequence[Turn], reply: str, directed: bool) -> tuple[list[int], int]:
+def _ids(
+    render: PromptRenderer,
+    turns: Sequence[Turn],
+    reply: str,
+    directed: bool,
+    unheard: float,
+    generator: np.random.Generator,
+) -> tuple[list[int], int]:
     """Token ids of a dialogue, and where its reply starts; directions stand where speech would, behind the text."""
     prompt = render(turns)
+    history = [token for token in prompt.history if generator.random() >= unheard]
     directions = render.plain(" ".join(turn.emotion for turn in turns)) if directed else []
-    context = [*prompt.prefix, *prompt.history, *directions, *prompt.suffix]
+    context = [*prompt.prefix, *history, *directions, *prompt.suffix]
     return [*context, *render.reply(reply)], len(context)
 
 
