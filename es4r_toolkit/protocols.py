@@ -56,6 +56,7 @@ class LanguageModel(Protocol):
     num_heads: int
     max_positions: int | None
     tokenizer: Any
+    embedding_table: Tensor
 
     def embed(self, ids: Tensor) -> Tensor:
         """Token ids (...,) -> embeddings (..., hidden_dim)."""

@@ -69,6 +69,11 @@ class CausalLM(nn.Module):
         stops = stops if isinstance(stops, list) else [stops]
         self.stop_ids = sorted({stop for stop in [*stops, self.tokenizer.eos_token_id] if stop is not None})
 
+    @property
+    def embedding_table(self) -> Tensor:
+        """The token embeddings (vocabulary, hidden_dim)."""
+        return self.model.get_input_embeddings().weight
+
     def embed(self, ids: Tensor) -> Tensor:
         """Token ids (...,) -> embeddings (..., hidden_dim)."""
         return self.model.get_input_embeddings()(ids)

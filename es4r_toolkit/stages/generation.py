@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
 from es4r_toolkit.errors import BackendError, require
@@ -61,6 +62,11 @@ class EmpatheticGeneration(nn.Module):
         The system message.
     max_new_tokens : int
         The longest reply.
+    match_embeddings : bool
+        Bring speech positions to the root mean square of the language model's
+        token embeddings, by a learned factor that starts there (ours). What
+        an adapter gives by itself is many times larger, and what the first
+        layers add to it then goes under.
     """
 
     def __init__(
@@ -71,6 +77,7 @@ class EmpatheticGeneration(nn.Module):
         lora_scope: str = "speech",
         system: str = SYSTEM,
         max_new_tokens: int = 128,
+        match_embeddings: bool = True,
     ):
         super().__init__()
         fit = len(context) > 0 and len(set(context)) == len(context) and set(context) <= set(PARTS)
@@ -79,6 +86,10 @@ class EmpatheticGeneration(nn.Module):
         self.llm, self.fusion = llm, fusion
         self.layout, self.lora_scope, self.max_new_tokens = tuple(context), lora_scope, max_new_tokens
         self.render = PromptRenderer(llm.tokenizer, system)
+        self.loudness = None
+        if match_embeddings and self.hears:
+            with torch.no_grad():
+                self.loudness = nn.Parameter(llm.embedding_table.float().square().mean().sqrt())
 
     @property
     def hears(self) -> bool:
@@ -112,6 +123,8 @@ class EmpatheticGeneration(nn.Module):
                     states, attention = self.fusion(states, text, lens, text_lens, return_weights=True)
                 else:
                     states = self.fusion(states, text, lens, text_lens)
+            if self.loudness is not None:
+                states = self.loudness * functional.rms_norm(states, states.shape[-1:])
             fused = [row[:count] for row, count in zip(states, frame_counts(lens, states.shape[1]).tolist())]
         context = self._lay_out(prompts, self.layout, texts, fused)
         return replace(context, attention=attention, dropped=speech.dropped if self.hears else None)

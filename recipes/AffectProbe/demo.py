@@ -88,6 +88,7 @@ def _answer(model: Path, data: Path, table: SlotTable, folder: Path) -> list[Ans
     """Answer some test dialogues with the exported model, as es4r respond would."""
     responder = EmpathyResponder.from_hparams(model)
     answered = []
+    (folder / "replies").mkdir(parents=True, exist_ok=True)
     for dialogue in _choose(read_manifest(data / "test.jsonl").dialogues):
         response = responder.respond(dialogue)
         save(folder / "replies" / f"{dialogue.id}.wav", response.waveform, response.sample_rate)
