@@ -104,7 +104,7 @@ class WhisperSpeechEncoder(nn.Module):
         """
         counts = frame_counts(lens, waveforms.shape[1]).clamp(min=1)
         with torch.autocast(waveforms.device.type, enabled=False):
-            return self._log_mels(waveforms.float(), counts)
+            return self._log_mels(waveforms.to(self.window.dtype), counts)
 
     def _log_mels(self, waveforms: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
         waveforms = waveforms.masked_fill(~valid_mask(counts, waveforms.shape[1]), 0.0)

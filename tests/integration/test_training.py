@@ -153,7 +153,7 @@ def test_a_run_answers_the_test_set_and_scores_it(trained):
         assert line["strategy"] in ("comfort", "neutral", "encourage")
         assert len(line["energies"]) == 1 + 2 * index
         assert min(line["energies"]) > 0
-    assert json.loads((output / "metrics.json").read_text()) == scores
+    assert json.loads((output / "scores.json").read_text()) == scores
     assert {"loss", "cross_entropy", "kl", "bleu4", "rougeL", "distinct1", "mood"} <= set(scores)
     assert all(math.isfinite(score) for score in scores.values())
 

@@ -209,11 +209,12 @@ def test_a_newest_turn_that_passes_the_window_is_refused_not_cut(cached_pipeline
         cached_pipeline("plus").context(make_batch([[500, 72000]]))
 
 
-def test_injection_has_room_for_any_length(cached_pipeline, make_batch):
-    pipeline, batch = cached_pipeline("plus", placement="inject"), make_batch([[72000, 500]])
+def test_a_turn_longer_than_the_window_is_injected_in_pieces(cached_pipeline, make_batch):
+    pipeline, batch = cached_pipeline("plus", placement="inject"), make_batch([[36000, 500]])
     states = pipeline.understanding(batch.waveforms, batch.wav_lens, batch.turns_per_dialogue)
-    # 450 and 4 mel frames, encoded at half and adapted at half of that rate.
-    assert states.states.shape[1] == -(-(450 // 2 + 2) // 2)
+    # 225 mel frames in pieces of 100, 100 and 25, and 4 more; encoded at half and adapted at half of that rate.
+    assert states.states.shape[1] == -(-(50 + 50 + 13 + 2) // 2)
+    assert states.dropped.tolist() == [0]
     assert states.dropped.tolist() == [0]
 
 

@@ -86,7 +86,7 @@ def test_a_mistyped_key_is_refused_with_the_nearest_one(recipe):
 
 
 def test_the_inside_of_a_fragment_with_arguments_is_not_overridden(recipe):
-    with pytest.raises(ConfigError, match="voice has arguments, so name cannot"):
+    with pytest.raises(ConfigError, match="name stand inside voice"):
         compose(recipe, {"name": "me"})
 
 
