@@ -122,7 +122,7 @@ def command(corpus) -> Callable[..., list[str]]:
             "kl_weight": 1.0,
             **more,
         }
-        flags = ["--device=cpu", "--noprogressbar", "--ckpt_interval_steps=1"]
+        flags = ["--device=cpu", "--noprogressbar", "--ckpt_interval_minutes=0", "--ckpt_interval_steps=1"]
         return [str(TRAIN_YAML), *flags, *(f"--{key}={value}" for key, value in options.items())]
 
     return arguments
