@@ -34,8 +34,6 @@ def test_the_examples_of_a_module_run(name, tmp_path, monkeypatch):
     module = importlib.import_module(name)
     if name.endswith("backends.espeak") and importlib.util.find_spec("espeakng_loader") is None:
         pytest.skip("the espeak extra is not installed: pip install 'es4r-toolkit[espeak]'")
-    if name.endswith(".inference") and not module.SHIPPED_MODEL.is_dir():
-        pytest.skip(f"the small model is not in the package: {module.SHIPPED_MODEL.name}")
     monkeypatch.chdir(tmp_path)
     # Some examples use torch without importing it, since their module does.
     results = doctest.testmod(module)
