@@ -131,6 +131,38 @@ def turn_recency(turns_per_dialogue: Tensor) -> Tensor:
     return ends[dialogue_of_turn(turns_per_dialogue)] - 1 - position
 
 
+def share_states(counts: Tensor, turns_per_dialogue: Tensor, states: Tensor) -> Tensor:
+    """Share the states made of each dialogue's joined frames out to its turns, in proportion and in order.
+
+    Arguments
+    ---------
+    counts : Tensor (N,) of int
+        Frames of each turn.
+    turns_per_dialogue : Tensor (B,) of int
+    states : Tensor (B,) of int
+        States of each dialogue.
+
+    Returns
+    -------
+    Tensor (N,) of int
+        They sum to ``states``; a very short turn may have none.
+
+    Example
+    -------
+    >>> share_states(torch.tensor([4, 2, 3]), torch.tensor([2, 1]), torch.tensor([3, 2]))
+    tensor([2, 1, 2])
+    """
+    owner = dialogue_of_turn(turns_per_dialogue)
+    frames, available = sum_by_dialogue(counts, turns_per_dialogue)[owner], states[owner]
+    ends = counts.cumsum(0)
+    first_turn = (turns_per_dialogue.cumsum(0) - turns_per_dialogue)[owner]
+    end = ends - (ends - counts)[first_turn]
+    start_state, end_state = (
+        torch.div(place * available + frames - 1, frames, rounding_mode="floor") for place in (end - counts, end)
+    )
+    return end_state - start_state
+
+
 def check_turns(turns: Tensor, turn_lens: Tensor, turns_per_dialogue: Tensor) -> None:
     """Raise ConfigError unless turns, lengths and dialogue sizes agree."""
     if len(turns) != len(turn_lens):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -130,12 +131,7 @@ class EmpathyPipeline(nn.Module):
         BackendError
             If the file is missing or its names or shapes are not this pipeline's.
         """
-        if not Path(path).is_file():
-            raise BackendError(path, "no such file", "train the model first, or name its folder")
-        try:
-            saved, own = load_file(path), self.trained_state()
-        except SafetensorError as fault:
-            raise BackendError(path, f"cannot be read ({fault})", "it was cut short: copy or train it again") from fault
+        saved, own = _read_weights(path), self.trained_state()
         odd = sorted(saved.keys() ^ own.keys())
         if odd:
             raise BackendError(
@@ -143,14 +139,21 @@ class EmpathyPipeline(nn.Module):
                 f"{len(odd)} weights differ by name, {odd[0]} the first",
                 "its YAML must be the one it was trained with",
             )
-        for name, weight in own.items():
-            if weight.shape != saved[name].shape:
-                raise BackendError(
-                    path,
-                    f"{name} is {tuple(saved[name].shape)} there and {tuple(weight.shape)} here",
-                    "its YAML must be the one it was trained with",
-                )
-            weight.copy_(saved[name])
+        _copy(saved, own, path)
+
+    def start_from(self, path: str | Path) -> None:
+        """Take the weights that a safetensors file holds, of any part of the pipeline, and leave the others.
+
+        Raises
+        ------
+        BackendError
+            If the file is missing or holds a weight that this pipeline has not, or of another shape.
+        """
+        saved, own = _read_weights(path), {name: weight.detach() for name, weight in self.named_parameters()}
+        strange = sorted(saved.keys() - own.keys())
+        if strange:
+            raise BackendError(path, f"holds {strange[0]}, which this model has not", "name weights of the same model")
+        _copy(saved, own, path)
 
     def _prompts(self, batch: DialogueBatch) -> list:
         return [self.generation.render(dialogue.history) for dialogue in batch.dialogues]
@@ -168,3 +171,23 @@ class EmpathyPipeline(nn.Module):
             [[True] * len(reply) + [False] * (longest - len(reply)) for reply in replies], device=device
         )
         return ids, valid
+
+
+def _read_weights(path: str | Path) -> dict[str, Tensor]:
+    if not Path(path).is_file():
+        raise BackendError(path, "no such file", "train the model first, or name its folder")
+    try:
+        return load_file(path)
+    except SafetensorError as fault:
+        raise BackendError(path, f"cannot be read ({fault})", "it was cut short: copy or train it again") from fault
+
+
+def _copy(saved: Mapping[str, Tensor], own: Mapping[str, Tensor], path: str | Path) -> None:
+    for name, weight in saved.items():
+        if weight.shape != own[name].shape:
+            raise BackendError(
+                path,
+                f"{name} is {tuple(weight.shape)} there and {tuple(own[name].shape)} here",
+                "its YAML must be the one it was trained with",
+            )
+        own[name].copy_(weight)

@@ -73,6 +73,8 @@ def _run(argv: Sequence[str], steps: Sequence[Step]) -> dict[str, float]:
     sb.create_experiment_directory(output, overrides=overrides)
     run_on_main((output / "hyperparams.yaml").write_text, args=[text])
     pipeline: EmpathyPipeline = hparams["model"]["pipeline"]
+    if hparams.get("start_from"):
+        pipeline.start_from(hparams["start_from"])
     sets = {name: _read(hparams[f"{name}_manifest"]) for name in ("train", "valid", "test")}
     brain = _brain(hparams, run_options, pipeline, len(sets["train"]))
     datasets = {name: dialogue_dataset(dialogues, pipeline.sample_rate) for name, dialogues in sets.items()}

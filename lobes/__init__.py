@@ -1,12 +1,13 @@
 """Reusable building blocks of ES4R: torch in, torch out, SpeechBrain relative lengths."""
 
-from es4r_toolkit.lobes.adapters import ConvAdapter
+from es4r_toolkit.lobes.adapters import ConvAdapter, TurnAdapter
 from es4r_toolkit.lobes.attention import MultiHeadAttention
 from es4r_toolkit.lobes.downsampler import MelDownsampler
 from es4r_toolkit.lobes.dual_attention import AffectiveDualAttention
 from es4r_toolkit.lobes.energy_strategy import EnergyStrategySelector, Prosody, StrategyChoice
 from es4r_toolkit.lobes.fusion import SpeechQueryFusion
 from es4r_toolkit.lobes.injection import GatedInjection
+from es4r_toolkit.lobes.pooling import StatisticsPooling
 from es4r_toolkit.lobes.style_fuser import StyleFuser
 from es4r_toolkit.lobes.subsampling import ConvSubsampler
 
@@ -20,6 +21,8 @@ __all__ = [
     "MultiHeadAttention",
     "Prosody",
     "SpeechQueryFusion",
+    "StatisticsPooling",
     "StrategyChoice",
     "StyleFuser",
+    "TurnAdapter",
 ]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
+from es4r_toolkit.lobes.pooling import StatisticsPooling
 from es4r_toolkit.lobes.subsampling import ConvSubsampler
 from es4r_toolkit.masks import frame_counts, relative_lengths, valid_mask
 
@@ -57,3 +59,57 @@ class ConvAdapter(nn.Module):
         positions = self.projection(self.norm(hidden))
         valid = valid_mask(counts, positions.shape[1])
         return positions.masked_fill(~valid[..., None], 0.0), relative_lengths(counts, positions.shape[1])
+
+
+class TurnAdapter(nn.Module):
+    """One position a turn, from what was attended to before the encoder and what the encoder made of it (ours).
+
+    Mean and deviation over the turn of the attended frames and of the
+    encoder's states, then LayerNorm, Linear, GELU, Linear. How something is
+    said is a matter of whole turns, and one position a turn leaves the
+    language model little to search; the words come to it as text.
+
+    Arguments
+    ---------
+    frame_size : int
+        Width of the attended frames: the encoder's mel bins.
+    state_size : int
+        Width of the speech encoder.
+    output_size : int
+        Width D of the language model.
+
+    Example
+    -------
+    >>> adapter = TurnAdapter(frame_size=80, state_size=128, output_size=64)
+    >>> lens = torch.tensor([1.0, 0.5])
+    >>> adapter(torch.rand(2, 10, 80), lens, torch.rand(2, 40, 128), lens).shape
+    torch.Size([2, 64])
+    """
+
+    def __init__(self, frame_size: int, state_size: int, output_size: int):
+        super().__init__()
+        self.pooling = StatisticsPooling()
+        pooled = 2 * (frame_size + state_size)
+        self.norm = nn.LayerNorm(pooled)
+        self.projection = nn.Sequential(nn.Linear(pooled, output_size), nn.GELU(), nn.Linear(output_size, output_size))
+
+    def forward(self, frames: Tensor, frame_lens: Tensor, states: Tensor, state_lens: Tensor) -> Tensor:
+        """Adapt.
+
+        Arguments
+        ---------
+        frames : Tensor (N, T, frame_size)
+            Attended frames of each turn.
+        frame_lens : Tensor (N,)
+            Relative lengths.
+        states : Tensor (N, S, state_size)
+            Encoder states of each turn.
+        state_lens : Tensor (N,)
+            Relative lengths; a turn may have none.
+
+        Returns
+        -------
+        Tensor (N, output_size)
+        """
+        pooled = torch.cat([self.pooling(frames, frame_lens), self.pooling(states, state_lens)], dim=1)
+        return self.projection(self.norm(pooled))

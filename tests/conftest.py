@@ -16,7 +16,7 @@ from es4r_toolkit.backends.causal_lm import CausalLM
 from es4r_toolkit.backends.whisper import WhisperSpeechEncoder
 from es4r_toolkit.data.batch import DialogueBatch
 from es4r_toolkit.dialogue import LISTENER, SPEAKER, Dialogue, Turn
-from es4r_toolkit.lobes import AffectiveDualAttention, ConvAdapter, MelDownsampler, SpeechQueryFusion
+from es4r_toolkit.lobes import AffectiveDualAttention, ConvAdapter, MelDownsampler, SpeechQueryFusion, TurnAdapter
 from es4r_toolkit.pipeline import EmpathyPipeline
 from es4r_toolkit.stages.generation import EmpatheticGeneration
 from es4r_toolkit.stages.understanding import EmpatheticUnderstanding
@@ -87,8 +87,9 @@ def make_pipeline(whisper_folder, qwen3_folder) -> Callable[..., EmpathyPipeline
     """Build a tiny pipeline, in eval mode: a preset, then any switch of it; ``noise`` stirs its trainable weights."""
 
     def make(preset: str = "plus", noise: float = 0.1, dtype=torch.float64, **switches) -> EmpathyPipeline:
-        chosen = {**(PAPER if preset == "paper" else PLUS), "levels": "both", "mode": "cross", "placement": "replace"}
-        chosen |= {"lora": {"rank": 2, "alpha": 4, "dropout": 0.0}, "lora_scope": "speech", **switches}
+        chosen = {**(PAPER if preset == "paper" else PLUS), "levels": "both", "mode": "cross"}
+        chosen |= {"placement": "replace", "positions": "frames", "lora_scope": "speech"}
+        chosen |= {"lora": {"rank": 2, "alpha": 4, "dropout": 0.0}, **switches}
         torch.manual_seed(3)
         understanding = EmpatheticUnderstanding(
             WhisperSpeechEncoder(whisper_folder, full_window=chosen["full_window"]),
@@ -97,7 +98,9 @@ def make_pipeline(whisper_folder, qwen3_folder) -> Callable[..., EmpathyPipeline
                 N_MELS, HEADS, chosen["levels"], chosen["residual"], chosen["share_levels"], chosen["recency"]
             ),
             ConvAdapter(WIDTH, WIDTH, inner_size=WIDTH, strides=(2,)),
+            TurnAdapter(N_MELS, WIDTH, WIDTH),
             chosen["placement"],
+            chosen["positions"],
         )
         llm = CausalLM(qwen3_folder, lora=chosen["lora"])
         fusion = SpeechQueryFusion(WIDTH, HEADS, chosen["residual"], chosen["mode"])

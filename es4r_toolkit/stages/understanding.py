@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from es4r_toolkit.errors import ConfigError, require
 from es4r_toolkit.lobes.dual_attention import split_turns
 from es4r_toolkit.lobes.injection import GatedInjection
-from es4r_toolkit.masks import frame_counts, pack, relative_lengths, sum_by_dialogue, valid_mask
+from es4r_toolkit.masks import frame_counts, pack, relative_lengths, share_states, sum_by_dialogue, valid_mask
 from es4r_toolkit.protocols import SpeechEncoder
 
 logger = logging.getLogger(__name__)
@@ -49,13 +49,19 @@ class EmpatheticUnderstanding(nn.Module):
         Mels (N, T, F), lengths -> frames (N, T', F), lengths.
     dual_attention : nn.Module
         AffectiveDualAttention or another of its signature.
-    adapter : nn.Module
+    adapter : nn.Module, optional
         Encoder states (B, T, E), lengths -> (B, L, D), lengths.
+    turn_adapter : nn.Module, optional
+        Attended frames (N, T, F), lengths, encoder states (N, S, E), lengths -> (N, D).
     placement : str
         ``replace``: the attended frames go into the encoder in place of the
         mel spectrogram, the dialogue as one sequence (the paper). ``inject``:
         they are added to each turn's own mel through a gate that starts at
         zero, and turns are encoded one by one (ours).
+    positions : str
+        What the language model gets: ``frames`` through the adapter (the
+        paper), or one position a turn, ``turns``, through the turn adapter
+        (ours). The other adapter is left out.
     """
 
     def __init__(
@@ -63,13 +69,18 @@ class EmpatheticUnderstanding(nn.Module):
         encoder: SpeechEncoder,
         downsampler: nn.Module,
         dual_attention: nn.Module,
-        adapter: nn.Module,
+        adapter: nn.Module | None,
+        turn_adapter: nn.Module | None = None,
         placement: str = "replace",
+        positions: str = "frames",
     ):
         super().__init__()
         require(placement in ("replace", "inject"), "placement", placement, "must be replace or inject")
+        require(positions in ("frames", "turns"), "positions", positions, "must be frames or turns")
+        chosen = adapter if positions == "frames" else turn_adapter
+        require(chosen is not None, "positions", positions, "needs its adapter")
         self.encoder, self.downsampler = encoder, downsampler
-        self.dual_attention, self.adapter = dual_attention, adapter
+        self.dual_attention, self.adapter, self.by_turn = dual_attention, chosen, positions == "turns"
         self.injection = GatedInjection(encoder.n_mels) if placement == "inject" else None
 
     def forward(self, waveforms: Tensor, wav_lens: Tensor, turns_per_dialogue: Tensor) -> SpeechStates:
@@ -97,14 +108,26 @@ class EmpatheticUnderstanding(nn.Module):
         counts = frame_counts(frame_lens, frames.shape[1])
         keep, dropped = self._window(counts, turns_per_dialogue)
         heard = turns_per_dialogue - dropped
-        context, lens = self.dual_attention(frames[keep], frame_lens[keep], heard)
+        mels, mel_lens, frames, frame_lens, counts = (
+            part[keep] for part in (mels, mel_lens, frames, frame_lens, counts)
+        )
+        context, lens = self.dual_attention(frames, frame_lens, heard)
+        attended = split_turns(context, counts, heard)
         if self.injection is None:
             states, lens = self.encoder.encode(context, lens)
+            state_counts = share_states(counts, heard, frame_counts(lens, states.shape[1]))
         else:
-            attended = split_turns(context, counts[keep], heard)
-            injected = self.injection(mels[keep], mel_lens[keep], attended, counts[keep])
-            states, lens = self._encode_turns(injected, mel_lens[keep], heard)
-        states, lens = self.adapter(states, lens)
+            states, lens, state_counts = self._encode_turns(
+                self.injection(mels, mel_lens, attended, counts), mel_lens, heard
+            )
+        if self.by_turn:
+            per_turn = split_turns(states, state_counts, heard)
+            attended_lens = relative_lengths(counts, attended.shape[1])
+            turns = self.adapter(attended, attended_lens, per_turn, relative_lengths(state_counts, per_turn.shape[1]))
+            states, _ = pack(turns, heard)
+            lens = relative_lengths(heard, states.shape[1])
+        else:
+            states, lens = self.adapter(states, lens)
         return SpeechStates(states, lens, dropped)
 
     def _window(self, counts: Tensor, turns_per_dialogue: Tensor) -> tuple[Tensor, Tensor]:
@@ -127,18 +150,21 @@ class EmpatheticUnderstanding(nn.Module):
         logger.warning("%d oldest turns do not fit the speech encoder's window and are left out", int(dropped.sum()))
         return keep, dropped
 
-    def _encode_turns(self, mels: Tensor, lens: Tensor, turns_per_dialogue: Tensor) -> tuple[Tensor, Tensor]:
-        """Encode each turn by itself, one of more than a window in pieces; join the states by dialogue."""
+    def _encode_turns(self, mels: Tensor, lens: Tensor, turns_per_dialogue: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Encode each turn by itself, one of more than a window in pieces; join the states by dialogue.
+
+        Gives the states (B, L, E), their relative lengths (B,) and the number of states of each turn (N,).
+        """
         window, counts = self.encoder.max_frames, frame_counts(lens, mels.shape[1])
         pieces_per_turn = torch.div(counts + window - 1, window, rounding_mode="floor")
         pieces = torch.full((int(pieces_per_turn.sum()),), window, device=counts.device)
         pieces[pieces_per_turn.cumsum(0) - 1] = counts - (pieces_per_turn - 1) * window
         split, _ = pack(mels[valid_mask(counts, mels.shape[1])], pieces)
         states, state_counts = self._encode_groups(split, pieces)
-        pieces_per_dialogue = sum_by_dialogue(pieces_per_turn, turns_per_dialogue)
-        totals = sum_by_dialogue(state_counts, pieces_per_dialogue)
+        counts = sum_by_dialogue(state_counts, pieces_per_turn)
+        totals = sum_by_dialogue(counts, turns_per_dialogue)
         joined, _ = pack(states[valid_mask(state_counts, states.shape[1])], totals)
-        return joined, relative_lengths(totals, joined.shape[1])
+        return joined, relative_lengths(totals, joined.shape[1]), counts
 
     def _encode_groups(self, mels: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
         """Encode sequences in groups of like length, so that little padding is computed; order is kept."""

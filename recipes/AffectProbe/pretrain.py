@@ -1,7 +1,8 @@
 """Pre-train the small backbones of the embedded default: a speech encoder and a language model, then freeze them.
 
 They stand in for what a downloaded checkpoint knows. The encoder learns speech without labels, by filling in masked
-stretches of log-mel and by telling which halves belong to one turn (ours). The language model learns from text alone
+stretches of log-mel and by telling which halves belong to one turn (ours). The downsampler, which nobody freezes, is
+taught the second of these too, and training starts from there. The language model learns from text alone
 to answer with empathy where the text ends in how each turn was spoken, "anger neutral calm" (ours); in ES4R's own
 input nothing of the kind stands, and what the frozen model knows has to be reached through speech.
 """
@@ -13,10 +14,12 @@ import shutil
 import string
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from corpus import draw_labels, plan_dialogue, read_corpus, reply_text
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -26,6 +29,7 @@ from es4r_toolkit.backends.whisper import WhisperSpeechEncoder
 from es4r_toolkit.data.audio import load
 from es4r_toolkit.data.manifest import read_manifest
 from es4r_toolkit.dialogue import Dialogue, Turn
+from es4r_toolkit.lobes import MelDownsampler, StatisticsPooling
 from es4r_toolkit.losses import response_cross_entropy
 from es4r_toolkit.masks import frame_counts, relative_lengths, valid_mask
 from es4r_toolkit.prompt import PromptRenderer
@@ -37,13 +41,16 @@ def pretrain(
     folder: str,
     system: str,
     encoder: Mapping[str, int],
+    downsampler: Mapping[str, Any],
     llm: Mapping[str, int],
     vocab_size: int,
-    encoder_steps: int,
+    speech_steps: int,
     llm_steps: int,
     seed: int,
 ) -> None:
-    """Make ``folder/encoder`` and ``folder/llm``; returns at once where they are there, made with the same settings.
+    """Make ``encoder``, ``downsampler.safetensors`` and ``llm`` in a folder.
+
+    Returns at once where they are there, made with the same settings.
 
     Arguments
     ---------
@@ -52,16 +59,18 @@ def pretrain(
     corpus : str
         The YAML of its sentences.
     folder : str
-        Where the two checkpoints go.
+        Where they go.
     system : str
         The system message of the dialogues.
     encoder : mapping
         ``d_model``, ``layers``, ``heads``, ``n_mels``, ``positions``.
+    downsampler : mapping
+        Arguments of MelDownsampler.
     llm : mapping
         ``hidden_size``, ``layers``, ``heads``, ``intermediate_size``.
     vocab_size : int
         Of the tokenizer.
-    encoder_steps, llm_steps : int
+    speech_steps, llm_steps : int
         Optimizer steps.
     seed : int
     """
@@ -75,7 +84,10 @@ def pretrain(
     building.mkdir(parents=True)
     torch.manual_seed(seed)
     build_whisper(building / "encoder", **encoder)
-    losses = {"encoder": pretrain_encoder(building / "encoder", data_folder, encoder_steps, seed)}
+    front = MelDownsampler(**downsampler)
+    losses = {"speech": pretrain_speech(building / "encoder", front, data_folder, speech_steps, seed)}
+    weights = {f"understanding.downsampler.{name}": weight for name, weight in front.state_dict().items()}
+    save_file(weights, building / "downsampler.safetensors")
     examples = text_dialogues(read_corpus(corpus), 12_000, seed)
     said = [text for turns, reply in examples[:3000] for text in (*(turn.text for turn in turns), reply)]
     tokenizer = train_tokenizer([*said, *_framing(read_corpus(corpus), system)], vocab_size)
@@ -86,8 +98,9 @@ def pretrain(
     building.rename(target)
 
 
-def pretrain_encoder(
+def pretrain_speech(
     source: Path,
+    downsampler: MelDownsampler,
     data_folder: str,
     steps: int,
     seed: int,
@@ -95,22 +108,24 @@ def pretrain_encoder(
     contrast: float = 0.3,
     temperature: float = 0.1,
 ) -> float:
-    """Learn speech without labels; returns the last loss.
+    """Teach the encoder and the downsampler speech, each by itself and without labels; returns the last loss.
 
-    Two tasks: fill in masked log-mel frames, and tell which two halves belong
-    to one turn, among all turns of a few dialogues. Words differ between the
-    halves and the speaker is the same in many turns, so that what tells is
-    the manner of speaking (contrastive learning after Saeed et al., ICASSP
-    2021; the choice of negatives is ours).
+    Two tasks: fill in masked log-mel frames (the encoder alone), and tell
+    which two halves belong to one turn, among all turns of a few dialogues.
+    Words differ between the halves and the speaker is the same in many
+    turns, so that what tells is the manner of speaking (contrastive learning
+    after Saeed et al., ICASSP 2021; the choice of negatives is ours).
     """
     model = WhisperSpeechEncoder(source, freeze=False)
-    fill, project = nn.Linear(model.out_dim, 2 * model.n_mels), nn.Linear(2 * model.out_dim, 64)
+    fill = nn.Linear(model.out_dim, 2 * model.n_mels)
+    tell, tell_early = ManneredHalves(model.out_dim, temperature), ManneredHalves(model.n_mels, temperature)
     report = read_manifest(Path(data_folder) / "train.jsonl", check_audio=False)
     generator = np.random.default_rng(seed)
-    parameters = [*model.parameters(), *fill.parameters(), *project.parameters()]
+    learning = nn.ModuleList([model, downsampler, fill, tell, tell_early])
+    parameters = list(learning.parameters())
     optimizer = torch.optim.AdamW(parameters, lr=1e-3, betas=(0.9, 0.98), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=steps, pct_start=0.1)
-    bar = tqdm(range(steps), desc="pre-training the speech encoder", unit="step")
+    bar = tqdm(range(steps), desc="pre-training on speech", unit="step")
     for _ in bar:
         halves = _halves(report.dialogues, batch_size, generator, model.sample_rate)
         counts = torch.tensor([len(half) for half in halves])
@@ -120,11 +135,7 @@ def pretrain_encoder(
         states, state_lens = model.encode(mels.masked_fill(masked[..., None], 0.0), lens)
         guess = fill(states).unflatten(2, (2, model.n_mels)).flatten(1, 2)[:, : mels.shape[1]]
         filled = (guess - mels)[masked].square().mean()
-        manner = nn.functional.normalize(project(_statistics(states, state_lens)), dim=1)
-        likeness = manner[0::2] @ manner[1::2].T / temperature
-        own = torch.arange(len(likeness))
-        told = (nn.functional.cross_entropy(likeness, own) + nn.functional.cross_entropy(likeness.T, own)) / 2
-        loss = filled + contrast * told
+        loss = filled + contrast * (tell(states, state_lens) + tell_early(*downsampler(mels, lens)))
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -146,12 +157,23 @@ def _halves(dialogues: Sequence[Dialogue], least: int, generator: np.random.Gene
     return [half for wave in waves for half in (wave[: len(wave) // 2], wave[len(wave) // 2 :])]
 
 
-def _statistics(states: Tensor, lens: Tensor) -> Tensor:
-    """Mean and standard deviation over time: (N, L, D), lengths (N,) -> (N, 2 D)."""
-    counts = frame_counts(lens, states.shape[1])
-    mean = states.sum(dim=1) / counts[:, None]
-    apart = (states - mean[:, None]).masked_fill(~valid_mask(counts, states.shape[1])[..., None], 0.0)
-    return torch.cat([mean, (apart.square().sum(dim=1) / counts[:, None] + 1e-5).sqrt()], dim=1)
+class ManneredHalves(nn.Module):
+    """How badly the two halves of each turn are found among those of the others, by their statistics."""
+
+    def __init__(self, input_size: int, temperature: float, width: int = 64):
+        super().__init__()
+        self.pooling, self.projection, self.temperature = (
+            StatisticsPooling(),
+            nn.Linear(2 * input_size, width),
+            temperature,
+        )
+
+    def forward(self, states: Tensor, lens: Tensor) -> Tensor:
+        """States (2 N, L, D) of first and second halves in turn, relative lengths (2 N,) -> the loss, a scalar."""
+        manner = nn.functional.normalize(self.projection(self.pooling(states, lens)), dim=1)
+        likeness = manner[0::2] @ manner[1::2].T / self.temperature
+        own = torch.arange(len(likeness))
+        return (nn.functional.cross_entropy(likeness, own) + nn.functional.cross_entropy(likeness.T, own)) / 2
 
 
 def text_dialogues(config: Mapping, number: int, seed: int) -> list[tuple[list[Turn], str]]:

@@ -16,11 +16,12 @@ import pytest
 import soundfile
 import torch
 from ruamel.yaml import YAML
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from es4r_toolkit.backends.building import build_qwen3, build_whisper, train_tokenizer
 from es4r_toolkit.brain import ES4RBrain
 from es4r_toolkit.hparams import build, localize, refuse_foreign_tags
+from es4r_toolkit.lobes import MelDownsampler
 from es4r_toolkit.training import run_recipe
 
 TRAIN_YAML = Path(__file__).parents[2] / "recipes" / "AffectProbe" / "hparams" / "train.yaml"
@@ -100,6 +101,9 @@ def corpus(tmp_path_factory) -> Path:
     (folder / "llm.yaml").write_text(LLM)
     torch.manual_seed(0)
     build_whisper(folder / "backbones" / "encoder", WIDTH, layers=1, heads=HEADS, n_mels=MELS, positions=100)
+    front = MelDownsampler(MELS).state_dict()
+    weights = {f"understanding.downsampler.{name}": weight for name, weight in front.items()}
+    save_file(weights, folder / "backbones" / "downsampler.safetensors")
     tokenizer = train_tokenizer([*SAID, *REPLIES.values()] * 20, vocab_size=340)
     build_qwen3(folder / "backbones" / "llm", tokenizer, WIDTH, layers=1, heads=HEADS, intermediate_size=48)
     return folder

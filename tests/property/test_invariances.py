@@ -6,8 +6,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
-from es4r_toolkit.errors import ConfigError
+from es4r_toolkit.errors import BackendError, ConfigError
 from es4r_toolkit.lobes import (
     AffectiveDualAttention,
     ConvAdapter,
@@ -137,6 +138,8 @@ SWITCHES = {
     "plus": {"preset": "plus"},
     "plus, injected": {"preset": "plus", "placement": "inject"},
     "paper, injected": {"preset": "paper", "placement": "inject"},
+    "plus, injected, by turn": {"preset": "plus", "placement": "inject", "positions": "turns"},
+    "paper, by turn": {"preset": "paper", "positions": "turns"},
 }
 # Samples of each turn, by dialogue: from a single sample to 1.5 s, above the tiny encoder's window of 1 s.
 spoken = st.lists(
@@ -236,6 +239,17 @@ def test_an_untrained_injection_equals_the_plain_encoder(make_pipeline, make_bat
         assert_same(row, understanding.adapter(joined, torch.ones(1))[0][0].detach())
 
 
+@few
+@given(lengths=spoken)
+@pytest.mark.parametrize("placement", ["replace", "inject"])
+def test_by_turn_the_language_model_gets_a_position_a_turn(cached_pipeline, make_batch, placement, lengths):
+    pipeline = cached_pipeline("plus", placement=placement, positions="turns")
+    batch = make_batch(lengths)
+    heard = pipeline.understanding(batch.waveforms, batch.wav_lens, batch.turns_per_dialogue)
+    expected = batch.turns_per_dialogue - heard.dropped
+    assert frame_counts(heard.lens, heard.states.shape[1]).tolist() == expected.tolist()
+
+
 # -- training and generation see the same -----------------------------------------------------------------------------
 
 LAYOUTS = [("fused",), ("text", "fused"), ("fused", "text"), ("text",)]
@@ -254,11 +268,12 @@ class Recorder:
         self.calls.append((seen["inputs_embeds"].detach(), seen["attention_mask"], seen["position_ids"], rows))
 
 
+@pytest.mark.parametrize("positions", ["frames", "turns"])
 @pytest.mark.parametrize("placement", ["replace", "inject"])
 @pytest.mark.parametrize("layout", LAYOUTS, ids="+".join)
-def test_the_prefix_of_generation_is_the_prefix_of_training(make_pipeline, make_batch, layout, placement):
+def test_the_prefix_of_generation_is_the_prefix_of_training(make_pipeline, make_batch, layout, placement, positions):
     scope = "speech" if "fused" in layout else "context"
-    pipeline = make_pipeline("plus", context=layout, placement=placement, lora_scope=scope)
+    pipeline = make_pipeline("plus", context=layout, placement=placement, positions=positions, lora_scope=scope)
     llm, batch = pipeline.generation.llm, make_batch(LENGTHS)
     recorder = Recorder(llm.model, llm.positions)
     pipeline(batch, text_path=False)
@@ -388,6 +403,26 @@ def test_a_pipeline_that_hears_nothing_trains_nothing_of_its_ears(make_pipeline,
     paths = pipeline(make_batch(LENGTHS))
     response_cross_entropy(paths.speech, paths.targets, paths.valid).backward()
     assert all(weight.grad is not None for weight in pipeline.parameters() if weight.requires_grad)
+
+
+def test_starting_weights_fill_what_they_name_and_leave_the_rest(make_pipeline, tmp_path):
+    other, fresh = make_pipeline(), make_pipeline(noise=0)
+    ears = {name: weight for name, weight in other.trained_state().items() if ".downsampler." in name}
+    before = {name: weight.clone() for name, weight in fresh.trained_state().items()}
+    save_file(ears, tmp_path / "ears.safetensors")
+    fresh.start_from(tmp_path / "ears.safetensors")
+    for name, weight in fresh.trained_state().items():
+        assert torch.equal(weight, ears.get(name, before[name])), name
+    assert len(ears) > 8
+    assert not torch.equal(
+        before["understanding.downsampler.norm.weight"], ears["understanding.downsampler.norm.weight"]
+    )
+    save_file({"nobody.weight": torch.ones(1)}, tmp_path / "odd.safetensors")
+    with pytest.raises(BackendError, match="holds nobody"):
+        fresh.start_from(tmp_path / "odd.safetensors")
+    save_file({name: weight[:1] for name, weight in ears.items()}, tmp_path / "short.safetensors")
+    with pytest.raises(BackendError, match="there and"):
+        fresh.start_from(tmp_path / "short.safetensors")
 
 
 @pytest.mark.parametrize("switches", [*SWITCHES.values(), {"levels": "none", "mode": "none"}, {"levels": "intra"}])

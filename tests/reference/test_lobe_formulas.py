@@ -14,7 +14,9 @@ from es4r_toolkit.lobes import (
     EnergyStrategySelector,
     MelDownsampler,
     SpeechQueryFusion,
+    StatisticsPooling,
     StyleFuser,
+    TurnAdapter,
 )
 from es4r_toolkit.lobes.energy_strategy import energy_change
 
@@ -174,6 +176,31 @@ def test_the_adapter_is_gated_convolutions_a_norm_and_a_projection(stirred):
         hidden = gated_convolution_loop(layer, hidden)
     expected = [linear(lobe.projection, layer_norm(lobe.norm, frame)) for frame in hidden]
     np.testing.assert_allclose(lobe(states, torch.ones(1))[0][0].detach(), expected, rtol=1e-9, atol=1e-12)
+
+
+def statistics_loop(frames):
+    """Mean and standard deviation of each column of a list of vectors."""
+    columns = list(zip(*frames))
+    means = [sum(column) / len(column) for column in columns]
+    squares = [sum((value - mean) ** 2 for value in column) / len(column) for column, mean in zip(columns, means)]
+    return np.array([*means, *map(math.sqrt, squares)])
+
+
+def test_pooling_gives_means_and_deviations_of_the_valid_frames(turns):
+    pooled = StatisticsPooling()(turns, LENS)
+    for row, turn, count in zip(pooled, turns, TURN_FRAMES):
+        np.testing.assert_allclose(row, statistics_loop(turn[:count].tolist()), rtol=1e-9, atol=1e-12)
+
+
+def test_the_turn_adapter_is_a_perceptron_over_the_statistics_of_frames_and_states(stirred, turns):
+    lobe = stirred(TurnAdapter(WIDTH, 3, 4).double(), 0.3)
+    states, counts = torch.randn(4, 7, 3, dtype=torch.float64), [7, 1, 3, 6]
+    first, _, second = lobe.projection
+    found = lobe(turns, LENS, states, torch.tensor(counts).double() / 7).detach()
+    for row, turn, heard, frames, made in zip(found, turns, states, TURN_FRAMES, counts):
+        pooled = np.concatenate([statistics_loop(turn[:frames].tolist()), statistics_loop(heard[:made].tolist())])
+        hidden = gelu(linear(first, layer_norm(lobe.norm, pooled)))
+        np.testing.assert_allclose(row, linear(second, hidden), rtol=1e-8, atol=1e-12)
 
 
 # -- energies, strategies and styles ----------------------------------------------------------------------------------

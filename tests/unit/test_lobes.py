@@ -15,10 +15,12 @@ from es4r_toolkit.lobes import (
     MelDownsampler,
     MultiHeadAttention,
     SpeechQueryFusion,
+    StatisticsPooling,
     StyleFuser,
+    TurnAdapter,
 )
 from es4r_toolkit.lobes.dual_attention import LEVELS, split_turns
-from es4r_toolkit.masks import attention_bias, frame_counts, pack, relative_lengths
+from es4r_toolkit.masks import attention_bias, frame_counts, pack, relative_lengths, share_states
 
 TABLE = {"comfort": {"to": 0.0}, "encourage": {"from": 0.0}}
 
@@ -210,6 +212,47 @@ def test_the_adapter_gives_the_language_models_width_and_clears_padding():
     assert positions.shape == (2, 3, 12)
     assert frame_counts(lens, 3).tolist() == [3, 1]
     assert (positions[1, 1:] == 0).all()
+
+
+# -- one position a turn ---------------------------------------------------------------------------------------------
+
+
+def test_pooling_a_single_frame_has_no_deviation_and_a_finite_gradient():
+    frames = torch.rand(1, 3, 4, requires_grad=True)
+    pooled = StatisticsPooling()(frames, torch.tensor([1 / 3]))
+    assert torch.equal(pooled[0, :4], frames[0, 0])
+    assert (pooled[0, 4:] == 0).all()
+    pooled.sum().backward()
+    assert frames.grad[0, 0].tolist() == [1.0] * 4
+    assert (frames.grad[0, 1:] == 0).all()
+
+
+def test_padding_reaches_no_pooled_number_even_where_it_is_not_finite():
+    frames = torch.ones(1, 3, 2)
+    frames[0, 1:] = torch.nan
+    assert StatisticsPooling()(frames, torch.tensor([1 / 3])).tolist() == [[1.0, 1.0, 0.0, 0.0]]
+
+
+def test_a_turn_too_short_for_a_state_of_its_own_still_has_a_position():
+    lens = torch.tensor([1.0, 0.5])
+    found = TurnAdapter(4, 3, 6)(torch.rand(2, 2, 4), lens, torch.rand(2, 1, 3), torch.tensor([1.0, 0.0]))
+    assert found.shape == (2, 6)
+    assert bool(found.isfinite().all())
+
+
+@pytest.mark.parametrize(
+    ("frames", "dialogues", "states", "expected"),
+    [
+        ([4, 4], [2], [4], [2, 2]),
+        ([1, 1, 1], [3], [2], [1, 1, 0]),
+        ([3, 5, 7], [1, 2], [2, 6], [2, 3, 3]),
+        ([5], [1], [50], [50]),
+    ],
+)
+def test_a_dialogues_states_are_shared_out_to_its_turns_whole(frames, dialogues, states, expected):
+    shares = share_states(torch.tensor(frames), torch.tensor(dialogues), torch.tensor(states))
+    assert shares.tolist() == expected
+    assert [part.sum() for part in shares.split(dialogues)] == states
 
 
 # -- injection --------------------------------------------------------------------------------------------------------

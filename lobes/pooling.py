@@ -1,0 +1,32 @@
+"""StatisticsPooling: a sequence as its mean and standard deviation over time."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from es4r_toolkit.masks import frame_counts, valid_mask
+
+TINY = 1e-10  # below this a variance is none
+
+
+class StatisticsPooling(nn.Module):
+    """Mean and standard deviation over the valid frames (Snyder et al., ICASSP 2018).
+
+    Example
+    -------
+    >>> frames = torch.tensor([[[1.0], [3.0], [9.0]], [[5.0], [9.0], [9.0]]])
+    >>> StatisticsPooling()(frames, torch.tensor([2 / 3, 1 / 3])).round(decimals=2).tolist()
+    [[2.0, 1.0], [5.0, 0.0]]
+    """
+
+    def forward(self, frames: Tensor, lens: Tensor) -> Tensor:
+        """Frames (N, T, F), relative lengths (N,) -> (N, 2 F): means, then deviations; zeros without a frame."""
+        counts = frame_counts(lens, frames.shape[1])
+        valid, number = valid_mask(counts, frames.shape[1])[..., None], counts.clamp(min=1)[:, None]
+        mean = frames.masked_fill(~valid, 0.0).sum(dim=1) / number
+        apart = (frames - mean[:, None]).masked_fill(~valid, 0.0)
+        # The root has an endless slope at zero: one frame alone must not give NaN to what is before it.
+        variance = apart.square().sum(dim=1) / number
+        deviation = variance.clamp(min=TINY).sqrt().masked_fill(variance <= TINY, 0.0)
+        return torch.cat([mean, deviation], dim=1)
