@@ -12,7 +12,8 @@ from __future__ import annotations
 import json
 import shutil
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -121,10 +122,10 @@ def pretrain_speech(
     tell, tell_early = ManneredHalves(model.out_dim, temperature), ManneredHalves(model.n_mels, temperature)
     report = read_manifest(Path(data_folder) / "train.jsonl", check_audio=False)
     generator = np.random.default_rng(seed)
-    learning = nn.ModuleList([model, downsampler, fill, tell, tell_early])
-    parameters = list(learning.parameters())
-    optimizer = torch.optim.AdamW(parameters, lr=1e-3, betas=(0.9, 0.98), weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=steps, pct_start=0.1)
+    groups = [list(nn.ModuleList(part).parameters()) for part in ((model, fill, tell), (downsampler, tell_early))]
+    rates = (1e-3, 2e-3)
+    optimizer = torch.optim.AdamW([{"params": group} for group in groups], betas=(0.9, 0.98), weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=steps, pct_start=0.1)
     bar = tqdm(range(steps), desc="pre-training on speech", unit="step")
     for _ in bar:
         halves = _halves(report.dialogues, batch_size, generator, model.sample_rate)
@@ -138,7 +139,8 @@ def pretrain_speech(
         loss = filled + contrast * (tell(states, state_lens) + tell_early(*downsampler(mels, lens)))
         optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
+        for group in groups:
+            nn.utils.clip_grad_norm_(group, 1.0)
         optimizer.step()
         schedule.step()
         bar.set_postfix(loss=f"{loss.item():.3f}")
@@ -197,14 +199,19 @@ def pretrain_llm(
     batch_size: int = 32,
     directed: float = 0.8,
     unheard: float = 0.2,
+    stirred: float = 0.5,
+    wordless: int = 4,
     history_weight: float = 0.1,
 ) -> float:
     """Learn to answer; returns the last loss, of the replies (nats a token).
 
     A share ``directed`` of the dialogues says how each turn is spoken. Each
-    token of the history is left out with probability ``unheard``, lest the
-    place of a word in the few sentences there are be learned in its stead.
-    The words of the history count less than those of the reply.
+    token of the history is left out with probability ``unheard``, and the
+    words of a turn change places with probability ``stirred``, lest the place
+    of a word in the few sentences there are be learned in its stead. One
+    batch in ``wordless`` has directions alone: how to compare turns is
+    learned sooner where there is nothing else. The words of the history
+    count less than those of the reply.
     """
     model = CausalLM(source, freeze=False)
     render = PromptRenderer(model.tokenizer, system)
@@ -212,9 +219,21 @@ def pretrain_llm(
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, betas=(0.9, 0.98), weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps, pct_start=0.1)
     bar = tqdm(range(steps), desc="pre-training the language model", unit="step")
-    for _ in bar:
+    for step in bar:
         chosen = generator.choice(len(examples), batch_size)
-        rows = [_ids(render, *examples[index], generator.random() < directed, unheard, generator) for index in chosen]
+        if step % wordless == wordless - 1:
+            rows = [_ids(render, [], examples[index][1], examples[index][0]) for index in chosen]
+        else:
+            rows = [
+                _ids(
+                    render,
+                    _stir(turns, stirred, generator),
+                    reply,
+                    turns if generator.random() < directed else (),
+                    lambda token: generator.random() >= unheard,
+                )
+                for turns, reply in (examples[index] for index in chosen)
+            ]
         counts = torch.tensor([len(row) for row, _ in rows])
         starts = torch.tensor([start for _, start in rows])
         ids = nn.utils.rnn.pad_sequence([torch.tensor(row) for row, _ in rows], batch_first=True)
@@ -241,18 +260,25 @@ def _framing(config: Mapping, system: str) -> list[str]:
     ]
 
 
+def _stir(turns: Sequence[Turn], share: float, generator: np.random.Generator) -> list[Turn]:
+    """Put the words of some turns in another order."""
+    return [
+        replace(turn, text=" ".join(generator.permutation(turn.text.split()))) if generator.random() < share else turn
+        for turn in turns
+    ]
+
+
 def _ids(
     render: PromptRenderer,
-    turns: Sequence[Turn],
+    said: Sequence[Turn],
     reply: str,
-    directed: bool,
-    unheard: float,
-    generator: np.random.Generator,
+    directed: Sequence[Turn],
+    keep: Callable[[int], bool] = lambda token: True,
 ) -> tuple[list[int], int]:
     """Token ids of a dialogue, and where its reply starts; directions stand where speech would, behind the text."""
-    prompt = render(turns)
-    history = [token for token in prompt.history if generator.random() >= unheard]
-    directions = render.plain(" ".join(turn.emotion for turn in turns)) if directed else []
+    prompt = render(said)
+    history = [token for token in prompt.history if keep(token)]
+    directions = render.plain(" ".join(turn.emotion for turn in directed)) if directed else []
     context = [*prompt.prefix, *history, *directions, *prompt.suffix]
     return [*context, *render.reply(reply)], len(context)
 

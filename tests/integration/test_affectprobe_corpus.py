@@ -15,10 +15,13 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+import torch
 from ruamel.yaml import YAML
+from safetensors.torch import load_file
 
 from es4r_toolkit.data.manifest import read_manifest
 from es4r_toolkit.errors import ConfigError
+from es4r_toolkit.lobes import MelDownsampler
 from es4r_toolkit.metrics.slots import SlotTable
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "AffectProbe"
@@ -183,7 +186,7 @@ def test_voices_are_of_one_split_each_and_enough(config):
     variants = {split: {voice.partition("+")[2] for voice in voices} for split, voices in config["voices"].items()}
     for split, other in itertools.combinations(variants, 2):
         assert not variants[split] & variants[other]
-    assert (len(variants["train"]) >= 8, len(variants["valid"]), len(variants["test"])) == (True, 2, 4)
+    assert (len(variants["train"]) >= 8, len(variants["valid"]), len(variants["test"])) == (True, 4, 4)
 
 
 def test_affect_and_trend_are_evenly_spread_over_what_can_be(corpus, config):
@@ -334,3 +337,42 @@ def test_the_examples_in_the_docstrings_hold(corpus):
     result = doctest.testmod(corpus)
     assert result.attempted > 0
     assert result.failed == 0
+
+
+@needs_espeak
+def test_pretraining_makes_the_backbones_once(corpus, built, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "corpus", corpus)
+    recipe, (data, _) = load("pretrain"), built
+    settings = {
+        "data_folder": str(data),
+        "corpus": str(corpus.CORPUS),
+        "folder": str(tmp_path / "backbones"),
+        "system": "Answer.",
+        "encoder": {"d_model": 16, "layers": 1, "heads": 2, "n_mels": 80, "positions": 500},
+        "downsampler": {"input_size": 80},
+        "llm": {"hidden_size": 16, "layers": 1, "heads": 2, "intermediate_size": 16},
+        "vocab_size": 700,
+        "llm_steps": 4,
+        "seed": 3,
+    }
+    recipe.pretrain(**settings, speech_steps=12)
+    made = {path: path.stat().st_mtime_ns for path in (tmp_path / "backbones").rglob("*") if path.is_file()}
+    assert {"encoder", "llm", "downsampler.safetensors", "backbones.json"} <= {path.name for path in made} | {
+        path.parent.name for path in made
+    }
+    weights = load_file(tmp_path / "backbones" / "downsampler.safetensors")
+    MelDownsampler(80).load_state_dict({name.split("downsampler.")[1]: weight for name, weight in weights.items()})
+    recipe.pretrain(**settings, speech_steps=12)
+    assert made == {path: path.stat().st_mtime_ns for path in made}
+    recipe.pretrain(**settings, speech_steps=13)
+    assert all(path.stat().st_mtime_ns > made[path] for path in made)
+
+
+def test_halves_of_a_turn_are_told_by_what_they_share(corpus, monkeypatch):
+    monkeypatch.setitem(sys.modules, "corpus", corpus)
+    torch.manual_seed(0)
+    find = load("pretrain").ManneredHalves(4, temperature=0.1)
+    turns = torch.randn(6, 1, 4).repeat(1, 5, 1)
+    alike = turns.repeat_interleave(2, dim=0)
+    mixed = torch.stack([turns, turns.roll(1, 0)], dim=1).flatten(0, 1)
+    assert find(alike, torch.ones(12)) < 0.5 < 1.8 < find(mixed, torch.ones(12))
