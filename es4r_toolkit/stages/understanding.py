@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +17,7 @@ from es4r_toolkit.protocols import SpeechEncoder
 
 logger = logging.getLogger(__name__)
 
-# Into how many groups of like length turns are split before they are encoded one by one.
+# Into how many groups of like length turns are split.
 GROUPS = 4
 
 
@@ -103,23 +104,20 @@ class EmpatheticUnderstanding(nn.Module):
         ConfigError
             If a newest turn alone is longer than the encoder's window.
         """
-        mels, mel_lens = self.encoder.features(waveforms, wav_lens)
-        frames, frame_lens = self.downsampler(mels, mel_lens)
-        counts = frame_counts(frame_lens, frames.shape[1])
+        samples = frame_counts(wav_lens, waveforms.shape[1])
+        mels, mel_counts = _by_length(self.encoder.features, waveforms, samples)
+        frames, counts = _by_length(self.downsampler, mels, mel_counts)
         keep, dropped = self._window(counts, turns_per_dialogue)
         heard = turns_per_dialogue - dropped
-        mels, mel_lens, frames, frame_lens, counts = (
-            part[keep] for part in (mels, mel_lens, frames, frame_lens, counts)
-        )
-        context, lens = self.dual_attention(frames, frame_lens, heard)
+        mels, mel_counts, frames, counts = (part[keep] for part in (mels, mel_counts, frames, counts))
+        context, lens = self.dual_attention(frames, relative_lengths(counts, frames.shape[1]), heard)
         attended = split_turns(context, counts, heard)
         if self.injection is None:
             states, lens = self.encoder.encode(context, lens)
             state_counts = share_states(counts, heard, frame_counts(lens, states.shape[1]))
         else:
-            states, lens, state_counts = self._encode_turns(
-                self.injection(mels, mel_lens, attended, counts), mel_lens, heard
-            )
+            injected = self.injection(mels, relative_lengths(mel_counts, mels.shape[1]), attended, counts)
+            states, lens, state_counts = self._encode_turns(injected, mel_counts, heard)
         if self.by_turn:
             per_turn = split_turns(states, state_counts, heard)
             attended_lens = relative_lengths(counts, attended.shape[1])
@@ -150,32 +148,48 @@ class EmpatheticUnderstanding(nn.Module):
         logger.warning("%d oldest turns do not fit the speech encoder's window and are left out", int(dropped.sum()))
         return keep, dropped
 
-    def _encode_turns(self, mels: Tensor, lens: Tensor, turns_per_dialogue: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _encode_turns(self, mels: Tensor, counts: Tensor, turns_per_dialogue: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Encode each turn by itself, one of more than a window in pieces; join the states by dialogue.
 
         Gives the states (B, L, E), their relative lengths (B,) and the number of states of each turn (N,).
         """
-        window, counts = self.encoder.max_frames, frame_counts(lens, mels.shape[1])
+        window = self.encoder.max_frames
         pieces_per_turn = torch.div(counts + window - 1, window, rounding_mode="floor")
         pieces = torch.full((int(pieces_per_turn.sum()),), window, device=counts.device)
         pieces[pieces_per_turn.cumsum(0) - 1] = counts - (pieces_per_turn - 1) * window
         split, _ = pack(mels[valid_mask(counts, mels.shape[1])], pieces)
-        states, state_counts = self._encode_groups(split, pieces)
-        counts = sum_by_dialogue(state_counts, pieces_per_turn)
-        totals = sum_by_dialogue(counts, turns_per_dialogue)
+        states, state_counts = _by_length(self.encoder.encode, split, pieces)
+        turn_counts = sum_by_dialogue(state_counts, pieces_per_turn)
+        totals = sum_by_dialogue(turn_counts, turns_per_dialogue)
         joined, _ = pack(states[valid_mask(state_counts, states.shape[1])], totals)
-        return joined, relative_lengths(totals, joined.shape[1]), counts
+        return joined, relative_lengths(totals, joined.shape[1]), turn_counts
 
-    def _encode_groups(self, mels: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-        """Encode sequences in groups of like length, so that little padding is computed; order is kept."""
-        order = counts.argsort()
-        states, state_counts = [], []
-        for group in order.chunk(GROUPS):
-            longest = int(counts[group].max())
-            encoded, lens = self.encoder.encode(mels[group, :longest], relative_lengths(counts[group], longest))
-            state_counts.append(frame_counts(lens, encoded.shape[1]))
-            states.append(encoded)
-        widest = max(group.shape[1] for group in states)
-        padded = torch.cat([nn.functional.pad(group, (0, 0, 0, widest - group.shape[1])) for group in states])
-        back = order.argsort()
-        return padded[back], torch.cat(state_counts)[back]
+
+def _by_length(
+    step: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], sequences: Tensor, counts: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Run a step on groups of sequences of like length, so that little padding is computed; order is kept.
+
+    Arguments
+    ---------
+    step : callable
+        Sequences (G, T, ...), relative lengths (G,) -> sequences (G, T', ...), relative lengths (G,).
+    sequences : Tensor (N, T, ...)
+    counts : Tensor (N,) of int
+        Valid frames or samples.
+
+    Returns
+    -------
+    Tensor (N, T', ...), Tensor (N,) of int
+    """
+    order = counts.argsort()
+    outputs, output_counts = [], []
+    for group in order.chunk(GROUPS):
+        longest = max(1, int(counts[group].max()))
+        output, lens = step(sequences[group, :longest], relative_lengths(counts[group], longest))
+        output_counts.append(frame_counts(lens, output.shape[1]))
+        outputs.append(output)
+    widest = max(output.shape[1] for output in outputs)
+    padded = torch.cat([nn.functional.pad(output, (0, 0, 0, widest - output.shape[1])) for output in outputs])
+    back = order.argsort()
+    return padded[back], torch.cat(output_counts)[back]
