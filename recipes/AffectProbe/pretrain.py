@@ -13,7 +13,7 @@ import json
 import shutil
 import string
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from es4r_toolkit.backends.causal_lm import CausalLM
 from es4r_toolkit.backends.whisper import WhisperSpeechEncoder
 from es4r_toolkit.data.audio import load
 from es4r_toolkit.data.manifest import read_manifest
-from es4r_toolkit.dialogue import Dialogue, Turn
+from es4r_toolkit.dialogue import SPEAKER, Dialogue, Turn
 from es4r_toolkit.lobes import MelDownsampler, StatisticsPooling
 from es4r_toolkit.losses import response_cross_entropy
 from es4r_toolkit.masks import frame_counts, relative_lengths, valid_mask
@@ -90,7 +90,7 @@ def pretrain(
     weights = {f"understanding.downsampler.{name}": weight for name, weight in front.state_dict().items()}
     save_file(weights, building / "downsampler.safetensors")
     examples = text_dialogues(read_corpus(corpus), 12_000, seed)
-    said = [text for turns, reply in examples[:3000] for text in (*(turn.text for turn in turns), reply)]
+    said = [text for one in examples[:3000] for text in (*(turn.text for turn in one.turns), one.reply)]
     tokenizer = train_tokenizer([*said, *_framing(read_corpus(corpus), system)], vocab_size)
     build_qwen3(building / "llm", tokenizer, **llm)
     losses["llm"] = pretrain_llm(building / "llm", examples, system, llm_steps, seed)
@@ -178,21 +178,31 @@ class ManneredHalves(nn.Module):
         return (nn.functional.cross_entropy(likeness, own) + nn.functional.cross_entropy(likeness.T, own)) / 2
 
 
-def text_dialogues(config: Mapping, number: int, seed: int) -> list[tuple[list[Turn], str]]:
-    """Dialogues of the training split's sentences, each turn with how it is spoken, and their replies."""
+@dataclass(frozen=True)
+class TextDialogue:
+    """Turns, each with how it is spoken, the one noun that tells their topic, and the reply."""
+
+    turns: Sequence[Turn]
+    noun: str
+    reply: str
+
+
+def text_dialogues(config: Mapping, number: int, seed: int) -> list[TextDialogue]:
+    """Dialogues of the training split's sentences."""
     labels = draw_labels(config, "train", number, seed + 1)
     dialogues = []
     for index, slots in enumerate(labels):
         generator = np.random.default_rng((seed, 77, index))
         turns = plan_dialogue(config, "train", slots, generator)
         history = [Turn(turn["role"], turn["text"], emotion=turn["emotion"]) for turn in turns]
-        dialogues.append((history, reply_text(config, slots, generator)))
+        noun = next(noun for noun in config["topics"][slots["topic"]] if noun in history[0].text)
+        dialogues.append(TextDialogue(history, noun, reply_text(config, slots, generator)))
     return dialogues
 
 
 def pretrain_llm(
     source: Path,
-    examples: Sequence[tuple[list[Turn], str]],
+    examples: Sequence[TextDialogue],
     system: str,
     steps: int,
     seed: int,
@@ -200,7 +210,7 @@ def pretrain_llm(
     directed: float = 0.8,
     unheard: float = 0.2,
     stirred: float = 0.5,
-    wordless: int = 4,
+    terse: int = 2,
     history_weight: float = 0.1,
 ) -> float:
     """Learn to answer; returns the last loss, of the replies (nats a token).
@@ -209,9 +219,9 @@ def pretrain_llm(
     token of the history is left out with probability ``unheard``, and the
     words of a turn change places with probability ``stirred``, lest the place
     of a word in the few sentences there are be learned in its stead. One
-    batch in ``wordless`` has directions alone: how to compare turns is
-    learned sooner where there is nothing else. The words of the history
-    count less than those of the reply.
+    batch in ``terse`` has of the words one noun alone: what a noun means and
+    how turns compare is learned sooner where there is nothing else. The words
+    of the history count less than those of the reply.
     """
     model = CausalLM(source, freeze=False)
     render = PromptRenderer(model.tokenizer, system)
@@ -220,19 +230,19 @@ def pretrain_llm(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps, pct_start=0.1)
     bar = tqdm(range(steps), desc="pre-training the language model", unit="step")
     for step in bar:
-        chosen = generator.choice(len(examples), batch_size)
-        if step % wordless == wordless - 1:
-            rows = [_ids(render, [], examples[index][1], examples[index][0]) for index in chosen]
+        chosen = [examples[index] for index in generator.choice(len(examples), batch_size)]
+        if step % terse == 0:
+            rows = [_ids(render, [Turn(SPEAKER, one.noun)], one.reply, one.turns) for one in chosen]
         else:
             rows = [
                 _ids(
                     render,
-                    _stir(turns, stirred, generator),
-                    reply,
-                    turns if generator.random() < directed else (),
+                    _stir(one.turns, stirred, generator),
+                    one.reply,
+                    one.turns if generator.random() < directed else (),
                     lambda token: generator.random() >= unheard,
                 )
-                for turns, reply in (examples[index] for index in chosen)
+                for one in chosen
             ]
         counts = torch.tensor([len(row) for row, _ in rows])
         starts = torch.tensor([start for _, start in rows])
