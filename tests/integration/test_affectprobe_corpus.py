@@ -36,6 +36,7 @@ needs_espeak = pytest.mark.skipif(
 def load(name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"affectprobe_{name}", RECIPE / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look for it
     spec.loader.exec_module(module)
     return module
 
