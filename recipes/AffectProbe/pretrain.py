@@ -136,11 +136,10 @@ def pretrain_speech(
         states, state_lens = model.encode(mels.masked_fill(masked[..., None], 0.0), lens)
         guess = fill(states).unflatten(2, (2, model.n_mels)).flatten(1, 2)[:, : mels.shape[1]]
         filled = (guess - mels)[masked].square().mean()
-        loss = filled + contrast * (tell(states, state_lens) + tell_early(*downsampler(mels, lens)))
+        loss = filled + contrast * tell(states, state_lens) + tell_early(*downsampler(mels, lens))
         optimizer.zero_grad()
         loss.backward()
-        for group in groups:
-            nn.utils.clip_grad_norm_(group, 1.0)
+        nn.utils.clip_grad_norm_(groups[0], 1.0)
         optimizer.step()
         schedule.step()
         bar.set_postfix(loss=f"{loss.item():.3f}")
