@@ -218,7 +218,6 @@ def test_a_turn_longer_than_the_window_is_injected_in_pieces(cached_pipeline, ma
     # 225 mel frames in pieces of 100, 100 and 25, and 4 more; encoded at half and adapted at half of that rate.
     assert states.states.shape[1] == -(-(50 + 50 + 13 + 2) // 2)
     assert states.dropped.tolist() == [0]
-    assert states.dropped.tolist() == [0]
 
 
 @few
