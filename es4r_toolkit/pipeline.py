@@ -116,11 +116,18 @@ class EmpathyPipeline(nn.Module):
         return self.synthesis.plan(batch.waveforms, batch.wav_lens, batch.turns_per_dialogue, batch.is_speaker)
 
     def trained_state(self) -> dict[str, Tensor]:
-        """The weights that training changes, by name."""
-        return {name: weight.detach() for name, weight in self.named_parameters() if weight.requires_grad}
+        """What training changes, by name: weights, and the running statistics that lie beside them."""
+        trained = {name: weight.detach() for name, weight in self.named_parameters() if weight.requires_grad}
+        for path, module in self.named_modules():
+            weights = module.parameters(recurse=False)
+            if any(weight.requires_grad for weight in weights):
+                kept = module.state_dict()
+                statistics = {name: kept[name] for name, _ in module.named_buffers(recurse=False) if name in kept}
+                trained |= {f"{path}.{name}": values for name, values in statistics.items()}
+        return trained
 
     def save_trained(self, path: str | Path) -> None:
-        """Write the trained weights as safetensors."""
+        """Write what training changed as safetensors."""
         save_file({name: weight.contiguous().cpu() for name, weight in self.trained_state().items()}, path)
 
     def load_trained(self, path: str | Path) -> None:
@@ -149,7 +156,7 @@ class EmpathyPipeline(nn.Module):
         BackendError
             If the file is missing or holds a weight that this pipeline has not, or of another shape.
         """
-        saved, own = _read_weights(path), {name: weight.detach() for name, weight in self.named_parameters()}
+        saved, own = _read_weights(path), {**dict(self.named_parameters()), **self.trained_state()}
         strange = sorted(saved.keys() - own.keys())
         if strange:
             raise BackendError(path, f"holds {strange[0]}, which this model has not", "name weights of the same model")

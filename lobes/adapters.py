@@ -64,10 +64,15 @@ class ConvAdapter(nn.Module):
 class TurnAdapter(nn.Module):
     """One position a turn, from what was attended to before the encoder and what the encoder made of it (ours).
 
-    Mean and deviation over the turn of the attended frames and of the
-    encoder's states, then LayerNorm, Linear, GELU, Linear. How something is
-    said is a matter of whole turns, and one position a turn leaves the
-    language model little to search; the words come to it as text.
+    Both are pooled to mean and deviation over the turn and normalised across
+    turns, as ECAPA-TDNN does behind its pooling (Desplanques et al.,
+    Interspeech 2020): a small number that differs from turn to turn counts as
+    much as a large one. The attended frames go through Linear, GELU, Linear;
+    the encoder's states are added through dropout and a Linear that starts at
+    zero, since there are many more of their numbers and fewer of them tell how
+    a turn was spoken. How something is said is a matter of whole turns, and
+    one position a turn leaves the language model little to search; the words
+    come to it as text.
 
     Arguments
     ---------
@@ -77,6 +82,8 @@ class TurnAdapter(nn.Module):
         Width of the speech encoder.
     output_size : int
         Width D of the language model.
+    dropout : float
+        Of the pooled states, in training.
 
     Example
     -------
@@ -86,12 +93,16 @@ class TurnAdapter(nn.Module):
     torch.Size([2, 64])
     """
 
-    def __init__(self, frame_size: int, state_size: int, output_size: int):
+    def __init__(self, frame_size: int, state_size: int, output_size: int, dropout: float = 0.5):
         super().__init__()
         self.pooling = StatisticsPooling()
-        pooled = 2 * (frame_size + state_size)
-        self.norm = nn.LayerNorm(pooled)
-        self.projection = nn.Sequential(nn.Linear(pooled, output_size), nn.GELU(), nn.Linear(output_size, output_size))
+        self.frame_norm, self.state_norm = AcrossTurnsNorm(2 * frame_size), AcrossTurnsNorm(2 * state_size)
+        self.frame_projection = nn.Sequential(
+            nn.Linear(2 * frame_size, output_size), nn.GELU(), nn.Linear(output_size, output_size)
+        )
+        self.dropout = nn.Dropout(dropout)
+        self.state_projection = nn.Linear(2 * state_size, output_size, bias=False)
+        nn.init.zeros_(self.state_projection.weight)
 
     def forward(self, frames: Tensor, frame_lens: Tensor, states: Tensor, state_lens: Tensor) -> Tensor:
         """Adapt.
@@ -111,5 +122,18 @@ class TurnAdapter(nn.Module):
         -------
         Tensor (N, output_size)
         """
-        pooled = torch.cat([self.pooling(frames, frame_lens), self.pooling(states, state_lens)], dim=1)
-        return self.projection(self.norm(pooled))
+        manner = self.frame_norm(self.pooling(frames, frame_lens))
+        content = self.state_norm(self.pooling(states, state_lens))
+        return self.frame_projection(manner) + self.state_projection(self.dropout(content))
+
+
+class AcrossTurnsNorm(nn.BatchNorm1d):
+    """Batch normalisation that takes a single turn, which has no deviation, by the running statistics."""
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """Pooled turns (N, F) -> (N, F)."""
+        if self.training and len(pooled) == 1:
+            return nn.functional.batch_norm(
+                pooled, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
+            )
+        return super().forward(pooled)

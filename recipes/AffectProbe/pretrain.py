@@ -35,6 +35,9 @@ from es4r_toolkit.losses import response_cross_entropy
 from es4r_toolkit.masks import frame_counts, relative_lengths, valid_mask
 from es4r_toolkit.prompt import PromptRenderer
 
+# What a token belongs to. Directions are read, never said: no word of the text follows from them.
+PADDING, WORDS, DIRECTIONS, REPLY = range(4)
+
 
 def pretrain(
     data_folder: str,
@@ -243,14 +246,11 @@ def pretrain_llm(
                 )
                 for one in chosen
             ]
-        counts = torch.tensor([len(row) for row, _ in rows])
-        starts = torch.tensor([start for _, start in rows])
-        ids = nn.utils.rnn.pad_sequence([torch.tensor(row) for row, _ in rows], batch_first=True)
-        valid = valid_mask(counts, ids.shape[1])
-        logits = model.logits(model.embed(ids[:, :-1]), valid[:, :-1], None, last=ids.shape[1] - 1)
-        in_history = valid_mask(starts, ids.shape[1])[:, 1:]
-        replies = response_cross_entropy(logits, ids[:, 1:], valid[:, 1:] & ~in_history)
-        loss = replies + history_weight * response_cross_entropy(logits, ids[:, 1:], in_history)
+        ids, parts = (nn.utils.rnn.pad_sequence([row[part] for row in rows], True) for part in (0, 1))
+        logits = model.logits(model.embed(ids[:, :-1]), parts[:, :-1] > PADDING, None, last=ids.shape[1] - 1)
+        targets, parts = ids[:, 1:], parts[:, 1:]
+        replies = response_cross_entropy(logits, targets, parts == REPLY)
+        loss = replies + history_weight * response_cross_entropy(logits, targets, parts == WORDS)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -283,13 +283,19 @@ def _ids(
     reply: str,
     directed: Sequence[Turn],
     keep: Callable[[int], bool] = lambda token: True,
-) -> tuple[list[int], int]:
-    """Token ids of a dialogue, and where its reply starts; directions stand where speech would, behind the text."""
+) -> tuple[Tensor, Tensor]:
+    """Token ids (L,) of a dialogue and what each belongs to (L,); directions stand where speech would, after the text."""
     prompt = render(said)
     history = [token for token in prompt.history if keep(token)]
     directions = render.plain(" ".join(turn.emotion for turn in directed)) if directed else []
-    context = [*prompt.prefix, *history, *directions, *prompt.suffix]
-    return [*context, *render.reply(reply)], len(context)
+    parts = (
+        (WORDS, [*prompt.prefix, *history]),
+        (DIRECTIONS, directions),
+        (WORDS, prompt.suffix),
+        (REPLY, render.reply(reply)),
+    )
+    labelled = [(token, part) for part, tokens in parts for token in tokens]
+    return tuple(torch.tensor(labelled).T)
 
 
 def _spans(shape: tuple[int, int], generator: np.random.Generator, share: float = 0.3, width: int = 10) -> Tensor:

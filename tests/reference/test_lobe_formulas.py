@@ -192,15 +192,26 @@ def test_pooling_gives_means_and_deviations_of_the_valid_frames(turns):
         np.testing.assert_allclose(row, statistics_loop(turn[:count].tolist()), rtol=1e-9, atol=1e-12)
 
 
-def test_the_turn_adapter_is_a_perceptron_over_the_statistics_of_frames_and_states(stirred, turns):
-    lobe = stirred(TurnAdapter(WIDTH, 3, 4).double(), 0.3)
+def test_the_turn_adapter_projects_statistics_that_are_normalised_across_turns(stirred, turns):
+    lobe = stirred(TurnAdapter(WIDTH, 3, 4, dropout=0.0).double(), 0.3).train()
     states, counts = torch.randn(4, 7, 3, dtype=torch.float64), [7, 1, 3, 6]
-    first, _, second = lobe.projection
+    first, _, second = lobe.frame_projection
     found = lobe(turns, LENS, states, torch.tensor(counts).double() / 7).detach()
-    for row, turn, heard, frames, made in zip(found, turns, states, TURN_FRAMES, counts):
-        pooled = np.concatenate([statistics_loop(turn[:frames].tolist()), statistics_loop(heard[:made].tolist())])
-        hidden = gelu(linear(first, layer_norm(lobe.norm, pooled)))
-        np.testing.assert_allclose(row, linear(second, hidden), rtol=1e-8, atol=1e-12)
+    manner = [statistics_loop(turn[:frames].tolist()) for turn, frames in zip(turns, TURN_FRAMES)]
+    content = [statistics_loop(heard[:made].tolist()) for heard, made in zip(states, counts)]
+    for row, frames, made in zip(
+        found, normalised(lobe.frame_norm, manner), normalised(lobe.state_norm, content), strict=True
+    ):
+        expected = linear(second, gelu(linear(first, frames))) + lobe.state_projection.weight.detach().numpy() @ made
+        np.testing.assert_allclose(row, expected, rtol=1e-8, atol=1e-12)
+
+
+def normalised(norm, vectors):
+    """Each number less its mean over the turns, over its deviation, then scaled and shifted."""
+    columns = np.array(vectors)
+    deviations = np.sqrt(((columns - columns.mean(axis=0)) ** 2).mean(axis=0) + norm.eps)
+    scaled = (columns - columns.mean(axis=0)) / deviations
+    return scaled * norm.weight.detach().numpy() + norm.bias.detach().numpy()
 
 
 # -- energies, strategies and styles ----------------------------------------------------------------------------------

@@ -240,6 +240,17 @@ def test_a_turn_too_short_for_a_state_of_its_own_still_has_a_position():
     assert bool(found.isfinite().all())
 
 
+def test_a_turn_trained_on_alone_is_normalised_by_what_was_heard_before(stirred):
+    adapter, lens = stirred(TurnAdapter(4, 3, 6, dropout=0.0), 0.3).train(), torch.ones(5)
+    adapter(3 + torch.rand(5, 2, 4), lens, torch.rand(5, 2, 3), lens)
+    alone = 3 + torch.rand(1, 2, 4), lens[:1], torch.rand(1, 2, 3), lens[:1]
+    running = adapter.frame_norm.running_mean.clone()
+    assert bool((running > 0.2).any())
+    learning = adapter(*alone)
+    assert torch.equal(adapter.frame_norm.running_mean, running)
+    torch.testing.assert_close(learning, adapter.eval()(*alone))
+
+
 @pytest.mark.parametrize(
     ("frames", "dialogues", "states", "expected"),
     [
