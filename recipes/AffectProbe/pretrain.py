@@ -284,7 +284,7 @@ def _ids(
     directed: Sequence[Turn],
     keep: Callable[[int], bool] = lambda token: True,
 ) -> tuple[Tensor, Tensor]:
-    """Token ids (L,) of a dialogue and what each belongs to (L,); directions stand where speech would, after the text."""
+    """Token ids (L,) of a dialogue and what each belongs to (L,); directions stand where speech would, behind text."""
     prompt = render(said)
     history = [token for token in prompt.history if keep(token)]
     directions = render.plain(" ".join(turn.emotion for turn in directed)) if directed else []
