@@ -121,7 +121,7 @@ class CausalLM(nn.Module):
         Returns
         -------
         list of list of int
-            New token ids of each row, without the stop token.
+            New token ids of each row, one at least, without the stop token.
         """
         replies: list[list[int]] = [[] for _ in embeds]
         open_rows = set(range(len(embeds)))
@@ -156,7 +156,7 @@ class CausalLM(nn.Module):
         # Our own loop, since generate() cannot tell prefill, where LoRA is on, from new tokens, where it is off.
         cache = DynamicCache(config=self.model.config)
         places = position_ids(valid)
-        for _ in range(max_new_tokens):
+        for step in range(max_new_tokens):
             with torch.no_grad(), self.positions.set_to(adapted):
                 logits = self.model(
                     inputs_embeds=embeds,
@@ -166,6 +166,9 @@ class CausalLM(nn.Module):
                     use_cache=True,
                     logits_to_keep=1,
                 ).logits[:, -1]
+            if step == 0:
+                # An empty reply would answer nobody.
+                logits[:, self.stop_ids] = -torch.inf
             tokens = _pick(logits, temperature, top_p)
             yield tokens.tolist()
             embeds, adapted = self.embed(tokens[:, None]), None

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import shutil
 import string
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,8 +35,8 @@ from es4r_toolkit.losses import response_cross_entropy
 from es4r_toolkit.masks import frame_counts, relative_lengths, valid_mask
 from es4r_toolkit.prompt import PromptRenderer
 
-# What a token belongs to. Directions are read, never said: no word of the text follows from them.
-PADDING, WORDS, DIRECTIONS, REPLY = range(4)
+# What a token belongs to. What is given is read, never said: directions, and words that mean nothing here.
+PADDING, GIVEN, WORDS, REPLY = range(4)
 
 
 def pretrain(
@@ -212,7 +212,7 @@ def pretrain_llm(
     directed: float = 0.8,
     unheard: float = 0.2,
     stirred: float = 0.5,
-    terse: int = 2,
+    foreign: int = 300,
     history_weight: float = 0.1,
 ) -> float:
     """Learn to answer; returns the last loss, of the replies (nats a token).
@@ -220,10 +220,13 @@ def pretrain_llm(
     A share ``directed`` of the dialogues says how each turn is spoken. Each
     token of the history is left out with probability ``unheard``, and the
     words of a turn change places with probability ``stirred``, lest the place
-    of a word in the few sentences there are be learned in its stead. One
-    batch in ``terse`` has of the words one noun alone: what a noun means and
-    how turns compare is learned sooner where there is nothing else. The words
-    of the history count less than those of the reply.
+    of a word in the few sentences there are be learned in its stead. Every
+    other batch has of the words one noun alone: what a noun means and how
+    turns compare is learned sooner where there is nothing else. Once that is
+    known, for the last two fifths of the steps, one batch in four has fewer
+    dialogues and up to ``foreign`` random tokens among the words of each:
+    whatever else is said, the reply keeps its form. The words of the history
+    count less than those of the reply.
     """
     model = CausalLM(source, freeze=False)
     render = PromptRenderer(model.tokenizer, system)
@@ -232,20 +235,17 @@ def pretrain_llm(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps, pct_start=0.1)
     bar = tqdm(range(steps), desc="pre-training the language model", unit="step")
     for step in bar:
-        chosen = [examples[index] for index in generator.choice(len(examples), batch_size)]
-        if step % terse == 0:
-            rows = [_ids(render, [Turn(SPEAKER, one.noun)], one.reply, one.turns) for one in chosen]
-        else:
-            rows = [
-                _ids(
-                    render,
-                    _stir(one.turns, stirred, generator),
-                    one.reply,
-                    one.turns if generator.random() < directed else (),
-                    lambda token: generator.random() >= unheard,
-                )
-                for one in chosen
-            ]
+        terse, strange = step % 2 == 0, step % 4 == 3 and step >= 0.6 * steps
+        chosen = generator.choice(len(examples), batch_size // 4 if strange else batch_size)
+        rows = []
+        for one in (examples[index] for index in chosen):
+            if terse:
+                rows.append(_row(render, [Turn(SPEAKER, one.noun)], one.turns, one.reply, generator))
+                continue
+            said = _stir(one.turns, stirred, generator)
+            directions = one.turns if generator.random() < directed else ()
+            number = int(generator.integers(foreign + 1)) if strange else 0
+            rows.append(_row(render, said, directions, one.reply, generator, unheard, number))
         ids, parts = (nn.utils.rnn.pad_sequence([row[part] for row in rows], True) for part in (0, 1))
         logits = model.logits(model.embed(ids[:, :-1]), parts[:, :-1] > PADDING, None, last=ids.shape[1] - 1)
         targets, parts = ids[:, 1:], parts[:, 1:]
@@ -277,25 +277,30 @@ def _stir(turns: Sequence[Turn], share: float, generator: np.random.Generator) -
     ]
 
 
-def _ids(
+def _row(
     render: PromptRenderer,
     said: Sequence[Turn],
-    reply: str,
     directed: Sequence[Turn],
-    keep: Callable[[int], bool] = lambda token: True,
+    reply: str,
+    generator: np.random.Generator,
+    unheard: float = 0.0,
+    foreign: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """Token ids (L,) of a dialogue and what each belongs to (L,); directions stand where speech would, behind text."""
     prompt = render(said)
-    history = [token for token in prompt.history if keep(token)]
+    history = [(token, WORDS) for token in prompt.history if generator.random() >= unheard]
+    for token in generator.integers(render.tokenizer.vocab_size, size=foreign):
+        history.insert(int(generator.integers(len(history) + 1)), (int(token), GIVEN))
     directions = render.plain(" ".join(turn.emotion for turn in directed)) if directed else []
-    parts = (
-        (WORDS, [*prompt.prefix, *history]),
-        (DIRECTIONS, directions),
-        (WORDS, prompt.suffix),
-        (REPLY, render.reply(reply)),
-    )
-    labelled = [(token, part) for part, tokens in parts for token in tokens]
-    return tuple(torch.tensor(labelled).T)
+    labelled = [
+        *((token, WORDS) for token in prompt.prefix),
+        *history,
+        *((token, GIVEN) for token in directions),
+        *((token, WORDS) for token in prompt.suffix),
+        *((token, REPLY) for token in render.reply(reply)),
+    ]
+    ids, parts = torch.tensor(labelled).T
+    return ids, parts
 
 
 def _spans(shape: tuple[int, int], generator: np.random.Generator, share: float = 0.3, width: int = 10) -> Tensor:

@@ -255,6 +255,16 @@ def test_generation_ends_at_the_stop_token_without_it(adapted_lm, prompts, monke
     assert list(adapted_lm.stream(embeds, valid, adapted, max_new_tokens=8, temperature=3.0)) == free[:place]
 
 
+def test_a_reply_is_never_empty(adapted_lm, prompts, monkeypatch):
+    embeds, valid, adapted = (part[:1] for part in prompts)
+    (reply,) = adapted_lm.generate(embeds, valid, adapted, max_new_tokens=1)
+    monkeypatch.setattr(adapted_lm, "stop_ids", reply)
+    (other,) = adapted_lm.generate(embeds, valid, adapted, max_new_tokens=1)
+    assert len(other) == 1
+    assert other != reply
+    assert next(adapted_lm.stream(embeds, valid, adapted, max_new_tokens=1)) == other[0]
+
+
 def test_sampling_follows_the_seed_and_a_narrow_nucleus_is_greedy(adapted_lm, prompts):
     def sample(seed, **options):
         torch.manual_seed(seed)
