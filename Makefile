@@ -4,9 +4,9 @@ VENV := .venv
 RUN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo test lint clean
+.PHONY: help install demo test lint bench bench-scaling clean
 help:  ## What can be made
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
 $(STAMP): setup.py pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -24,6 +24,12 @@ test: $(STAMP)  ## Every test
 lint: $(STAMP)  ## Style and errors, without changing anything
 	$(RUN)/ruff check .
 	$(RUN)/ruff format --check .
+
+bench: $(STAMP)  ## Time the pipeline on es4r-base with one thread, and print JSON; BENCH="--precision bf16"
+	@OMP_NUM_THREADS=1 $(RUN)/python benchmarks/pipeline.py $(BENCH)
+
+bench-scaling: $(STAMP)  ## Plot time and memory against turns and seconds: results/scaling/
+	@OMP_NUM_THREADS=1 $(RUN)/python benchmarks/scaling.py $(BENCH)
 
 clean:  ## Remove results and the environment
 	rm -rf $(VENV) results build dist *.egg-info

@@ -12,17 +12,21 @@ from speechbrain.utils.distributed import if_main_process
 from torch import Tensor
 
 from es4r_toolkit.data.batch import DialogueBatch
-from es4r_toolkit.losses import response_cross_entropy, response_kl
+from es4r_toolkit.lobes.emotion_head import UNLABELLED
+from es4r_toolkit.losses import emotion_cross_entropy, response_cross_entropy, response_kl
 from es4r_toolkit.metrics.slots import SlotTable, slot_accuracies
 from es4r_toolkit.metrics.text import text_scores
 from es4r_toolkit.pipeline import EmpathyPipeline, PathLogits
+from es4r_toolkit.stages.understanding import SpeechStates
 
 
 class ES4RBrain(sb.Brain):
     """Trains an EmpathyPipeline, and answers and scores the validation and test sets.
 
-    Reads from hparams: ``losses`` (``cross_entropy`` and ``kl`` weights,
-    ``temperature``, ``direction``), ``epoch_counter``, ``scheduler``,
+    Its modules are the ``pipeline`` and, where ``losses`` weigh ``emotion``,
+    an ``emotion_head``. Reads from hparams: ``losses`` (weights of
+    ``cross_entropy``, ``kl`` and ``emotion``, and ``temperature`` and
+    ``direction`` of the divergence), ``epoch_counter``, ``scheduler``,
     ``train_logger`` and ``output_folder``.
     """
 
@@ -42,7 +46,7 @@ class ES4RBrain(sb.Brain):
         return paths
 
     def compute_objectives(self, predictions: PathLogits, batch: DialogueBatch, stage: sb.Stage) -> Tensor:
-        """Weighted sum of the reply's cross-entropy and its divergence from the text path."""
+        """Weighted sum of the reply's cross-entropy, its divergence from the text path and the turns' emotions."""
         weights = self.hparams.losses
         terms = {"cross_entropy": response_cross_entropy(predictions.speech, predictions.targets, predictions.valid)}
         if predictions.text is not None:
@@ -53,6 +57,8 @@ class ES4RBrain(sb.Brain):
                 weights["temperature"],
                 weights["direction"],
             )
+        if "emotion_head" in self.modules:
+            terms["emotion"] = self._emotion_loss(predictions.heard, batch)
         for name, term in terms.items():
             self.sums[name] = self.sums.get(name, 0.0) + float(term.detach())
         self.batches += 1
@@ -68,6 +74,7 @@ class ES4RBrain(sb.Brain):
         self.sums: dict[str, float] = {}
         self.batches, self.started = 0, time.perf_counter()
         self.predictions: list[dict[str, Any]] = []
+        self.emotions_right = self.emotions_seen = 0
 
     def on_stage_end(self, stage: sb.Stage, stage_loss: float, epoch: int | None = None) -> None:
         """Score, log, and keep the checkpoint of the lowest validation loss beside the newest."""
@@ -94,7 +101,20 @@ class ES4RBrain(sb.Brain):
         scores = text_scores(replies, [line["reference"] for line in self.predictions])
         if self.slots is not None:
             scores |= slot_accuracies(replies, [line["slots"] for line in self.predictions], self.slots)
+        if self.emotions_seen:
+            scores["emotion_accuracy"] = self.emotions_right / self.emotions_seen
         return scores
+
+    def _emotion_loss(self, heard: SpeechStates, batch: DialogueBatch) -> Tensor:
+        """Over the speaker's turns that have a label; the listener's say nothing of the speaker."""
+        head = self.modules.emotion_head
+        turns = (turn for dialogue in batch.dialogues for turn in dialogue.history)
+        emotions = [turn.emotion if turn.is_speaker else None for turn in turns]
+        targets = getattr(head, "module", head).targets(emotions)[heard.kept]
+        logits = head(heard.attended, heard.attended_lens)
+        self.emotions_right += int((logits.argmax(dim=1) == targets).sum())
+        self.emotions_seen += int((targets != UNLABELLED).sum())
+        return emotion_cross_entropy(logits, targets)
 
     def _answer(self, batch: DialogueBatch, plan: bool) -> None:
         replies = self.pipeline.generate(batch)

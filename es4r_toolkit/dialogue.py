@@ -23,7 +23,7 @@ class Turn:
     audio : Path or None
         The recording.
     emotion : str or None
-        A label, where the corpus has one; nothing in the toolkit needs it.
+        A label, where the corpus has one; only the optional emotion head learns from it.
     """
 
     role: str

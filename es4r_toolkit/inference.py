@@ -160,7 +160,7 @@ class EmpathyResponder:
         (plan,) = self.pipeline.plan(batch)
         waveform = self.pipeline.synthesis.speak(text, plan)
         clock.lap("synthesis")
-        dropped = int(context.dropped[0]) if context.dropped is not None else 0
+        dropped = int(context.heard.dropped[0]) if context.heard is not None else 0
         return Response(text, plan, waveform, self.pipeline.synthesis.voice.sample_rate, dropped, clock.laps)
 
     def batch(self, dialogue: Dialogue) -> DialogueBatch:

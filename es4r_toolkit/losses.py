@@ -1,4 +1,4 @@
-"""The two losses of two-path training, on reply positions only."""
+"""The two losses of two-path training, on reply positions only, and an auxiliary one for labelled turns."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from es4r_toolkit.errors import require
+from es4r_toolkit.lobes.emotion_head import UNLABELLED
 
 
 def response_cross_entropy(logits: Tensor, targets: Tensor, valid: Tensor) -> Tensor:
@@ -69,3 +70,27 @@ def response_kl(
     text = (text_logits[valid].detach().float() / temperature).log_softmax(dim=-1)
     first, second = (speech, text) if direction == "speech_text" else (text, speech)
     return (first.exp() * (first - second)).sum(dim=-1).mean()
+
+
+def emotion_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean cross-entropy of the labelled turns' emotions (ours); zero where no turn has a label.
+
+    Arguments
+    ---------
+    logits : Tensor (N, K)
+    targets : Tensor (N,) of int
+        ``UNLABELLED`` (-100) where a turn has none.
+
+    Returns
+    -------
+    Tensor ()
+        In nats a turn.
+
+    Example
+    -------
+    >>> import torch
+    >>> emotion_cross_entropy(torch.zeros(2, 4), torch.tensor([1, -100])).exp()
+    tensor(4.)
+    """
+    labelled = (targets != UNLABELLED).sum()
+    return functional.cross_entropy(logits.float(), targets, reduction="sum") / labelled.clamp(min=1)

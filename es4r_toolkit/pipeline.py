@@ -16,7 +16,7 @@ from es4r_toolkit.data.batch import DialogueBatch
 from es4r_toolkit.errors import BackendError, DialogueError, require
 from es4r_toolkit.stages.generation import Context, EmpatheticGeneration
 from es4r_toolkit.stages.synthesis import EmpatheticSynthesis, SpeechPlan
-from es4r_toolkit.stages.understanding import EmpatheticUnderstanding
+from es4r_toolkit.stages.understanding import EmpatheticUnderstanding, SpeechStates
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,15 @@ class PathLogits:
         On the text path, without gradient; None where it was not asked for.
     targets : Tensor (B, R) of int
     valid : Tensor (B, R) of bool
+    heard : SpeechStates or None
+        What the speech path heard; None where the context holds no speech.
     """
 
     speech: Tensor
     text: Tensor | None
     targets: Tensor
     valid: Tensor
+    heard: SpeechStates | None = None
 
 
 class EmpathyPipeline(nn.Module):
@@ -99,12 +102,13 @@ class EmpathyPipeline(nn.Module):
             If a dialogue has no response to learn from.
         """
         targets, valid = self._targets(batch)
-        speech = self.generation.reply_logits(self.context(batch), targets, valid)
+        context = self.context(batch)
+        speech = self.generation.reply_logits(context, targets, valid)
         text = None
         if text_path:
             with torch.no_grad():
                 text = self.generation.reply_logits(self.generation.text_context(self._prompts(batch)), targets, valid)
-        return PathLogits(speech, text, targets, valid)
+        return PathLogits(speech, text, targets, valid, context.heard)
 
     @torch.no_grad()
     def generate(self, batch: DialogueBatch, **options: Any) -> list[str]:

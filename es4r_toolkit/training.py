@@ -7,6 +7,7 @@ import logging
 import math
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,14 @@ from es4r_toolkit.data.manifest import read_manifest
 from es4r_toolkit.dialogue import Dialogue
 from es4r_toolkit.errors import ConfigError, DialogueError, ES4RError
 from es4r_toolkit.hparams import MODEL_FOLDER, build, compose, keys, model_file, plain
+from es4r_toolkit.lobes import EmotionHead
 from es4r_toolkit.metrics.slots import SlotTable
 from es4r_toolkit.pipeline import EmpathyPipeline
 
 logger = logging.getLogger(__name__)
 Step = Callable[..., Any]
 WHOLE = "WHOLE"
+LOSS_TERMS = ("cross_entropy", "kl", "emotion")
 
 
 def run_recipe(argv: Sequence[str], steps: Sequence[Step] = ()) -> dict[str, float]:
@@ -76,9 +79,19 @@ def _run(argv: Sequence[str], steps: Sequence[Step]) -> dict[str, float]:
     if hparams.get("start_from"):
         pipeline.start_from(hparams["start_from"])
     sets = {name: _read(hparams[f"{name}_manifest"]) for name in ("train", "valid", "test")}
-    brain = _brain(hparams, run_options, pipeline, len(sets["train"]))
+    _check_losses(hparams["losses"])
+    modules: dict[str, torch.nn.Module] = {"pipeline": pipeline}
+    if hparams["losses"].get("emotion", 0) > 0:
+        modules["emotion_head"] = _emotion_head(pipeline, sets)
+    brain = _brain(hparams, run_options, modules, len(sets["train"]))
     datasets = {name: dialogue_dataset(dialogues, pipeline.sample_rate) for name, dialogues in sets.items()}
-    loader = {"batch_size": hparams["batch_size"], "collate_fn": collate, "num_workers": hparams["num_workers"]}
+    loader = {
+        "batch_size": hparams["batch_size"],
+        "collate_fn": collate,
+        "num_workers": hparams["num_workers"],
+        # A loader draws a seed whenever it starts: from a generator of its own, so that dropout's numbers stay in step.
+        "generator": torch.Generator(),
+    }
     test_loader = {**loader, "batch_size": hparams["test_batch_size"]}
     brain.fit(
         hparams["epoch_counter"],
@@ -131,7 +144,58 @@ class WholeCheckpointer(sb.utils.checkpoints.Checkpointer):
         return [checkpoint for checkpoint in super().list_checkpoints() if (checkpoint.path / WHOLE).is_file()]
 
 
-def _brain(hparams: dict[str, Any], run_options: Any, pipeline: EmpathyPipeline, dialogues: int) -> ES4RBrain:
+@sb.utils.checkpoints.register_checkpoint_hooks
+class RandomState:
+    """The state of torch's random numbers, so that dropout goes on where it was."""
+
+    @sb.utils.checkpoints.mark_as_saver
+    def save(self, path: Path) -> None:
+        """Keep the state of the processor and of each GPU."""
+        torch.save({"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}, path)
+
+    @sb.utils.checkpoints.mark_as_loader
+    def load(self, path: Path, end_of_epoch: bool) -> None:
+        """Take it up again; a GPU that was not there before keeps its own."""
+        kept = torch.load(path, weights_only=True)
+        torch.set_rng_state(kept["cpu"])
+        for index, state in enumerate(kept["cuda"][: torch.cuda.device_count()]):
+            torch.cuda.set_rng_state(state, index)
+
+
+def _check_losses(losses: dict[str, Any]) -> None:
+    weights = {name: losses.get(name, 0) for name in LOSS_TERMS}
+    unknown = sorted(set(losses) - {*LOSS_TERMS, "temperature", "direction"})
+    if unknown:
+        raise ConfigError("losses", f"has no term {unknown[0]!r}", f"the terms are {', '.join(LOSS_TERMS)}")
+    for name, weight in weights.items():
+        if not isinstance(weight, int | float) or not 0 <= weight < math.inf:
+            raise ConfigError(f"losses.{name}", f"is {weight!r}", "give a number that is not negative; 0 is off")
+    if not any(weights.values()):
+        raise ConfigError("losses", "are all off: nothing to learn", "give one a weight")
+
+
+def _emotion_head(pipeline: EmpathyPipeline, sets: dict[str, list[Dialogue]]) -> EmotionHead:
+    """A head for the emotions that the training set's speaker turns are labelled with."""
+    counts = {
+        name: Counter(turn.emotion for one in dialogues for turn in one.history if turn.is_speaker and turn.emotion)
+        for name, dialogues in sets.items()
+    }
+    labels = sorted(counts["train"])
+    if not pipeline.generation.hears:
+        raise ConfigError("losses.emotion", "is on, and the context holds no speech", "put fused into the context")
+    if len(labels) < 2:
+        seen = f"the training set's speaker turns have {len(labels)} different emotions"
+        raise ConfigError("losses.emotion", f"is on, and {seen}", "label them in the manifest, or set the weight to 0")
+    for name, found in counts.items():
+        strange = {label: number for label, number in found.items() if label not in labels}
+        if strange:
+            logger.warning("%s: emotions that training never has are not scored: %s", name, strange)
+    logger.info("emotion head: %s", dict(sorted(counts["train"].items())))
+    return EmotionHead(pipeline.understanding.encoder.n_mels, labels)
+
+
+def _brain(hparams: dict[str, Any], run_options: Any, modules: dict[str, torch.nn.Module], dialogues: int) -> ES4RBrain:
+    pipeline: EmpathyPipeline = modules["pipeline"]
     if not pipeline.generation.hears and pipeline.generation.lora_scope == "speech":
         raise ConfigError("lora_scope", "is speech, and the context holds none: nothing to train", "say context")
     processes = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
@@ -148,13 +212,16 @@ def _brain(hparams: dict[str, Any], run_options: Any, pipeline: EmpathyPipeline,
     checkpointer = WholeCheckpointer(Path(hparams["output_folder"]) / "checkpoints")
     # The scheduler has no state but its plan, which may change between runs: the optimizer's own count drives it.
     checkpointer.add_recoverable("epoch_counter", hparams["epoch_counter"])
+    checkpointer.add_recoverable("random_state", RandomState())
     checkpointer.add_recoverable(
         "pipeline",
         pipeline,
         custom_save_hook=lambda module, path: module.save_trained(path),
         custom_load_hook=lambda module, path, *_: module.load_trained(path),
     )
-    brain = ES4RBrain({"pipeline": pipeline}, hparams["optimizer"], hparams, run_options, checkpointer)
+    if "emotion_head" in modules:
+        checkpointer.add_recoverable("emotion_head", modules["emotion_head"])
+    brain = ES4RBrain(modules, hparams["optimizer"], hparams, run_options, checkpointer)
     slots = Path(hparams["slots"]) if hparams.get("slots") else None
     if slots is not None:
         brain.slots = SlotTable.read(slots)

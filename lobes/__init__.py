@@ -4,6 +4,7 @@ from es4r_toolkit.lobes.adapters import ConvAdapter, TurnAdapter
 from es4r_toolkit.lobes.attention import MultiHeadAttention
 from es4r_toolkit.lobes.downsampler import MelDownsampler
 from es4r_toolkit.lobes.dual_attention import AffectiveDualAttention
+from es4r_toolkit.lobes.emotion_head import EmotionHead
 from es4r_toolkit.lobes.energy_strategy import EnergyStrategySelector, Prosody, StrategyChoice
 from es4r_toolkit.lobes.fusion import SpeechQueryFusion
 from es4r_toolkit.lobes.injection import GatedInjection
@@ -15,6 +16,7 @@ __all__ = [
     "AffectiveDualAttention",
     "ConvAdapter",
     "ConvSubsampler",
+    "EmotionHead",
     "EnergyStrategySelector",
     "GatedInjection",
     "MelDownsampler",

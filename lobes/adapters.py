@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from es4r_toolkit.lobes.pooling import StatisticsPooling
+from es4r_toolkit.lobes.pooling import AcrossTurnsNorm, StatisticsPooling
 from es4r_toolkit.lobes.subsampling import ConvSubsampler
 from es4r_toolkit.masks import frame_counts, relative_lengths, valid_mask
 
@@ -86,6 +86,7 @@ class TurnAdapter(nn.Module):
 
     Example
     -------
+    >>> import torch
     >>> adapter = TurnAdapter(frame_size=80, state_size=128, output_size=64)
     >>> lens = torch.tensor([1.0, 0.5])
     >>> adapter(torch.rand(2, 10, 80), lens, torch.rand(2, 40, 128), lens).shape
@@ -124,15 +125,3 @@ class TurnAdapter(nn.Module):
         manner = self.frame_norm(self.pooling(frames, frame_lens))
         content = self.state_norm(self.pooling(states, state_lens))
         return self.frame_projection(manner) + self.state_projection(self.dropout(content))
-
-
-class AcrossTurnsNorm(nn.BatchNorm1d):
-    """Batch normalisation that takes a single turn, which has no deviation, by the running statistics."""
-
-    def forward(self, pooled: Tensor) -> Tensor:
-        """Pooled turns (N, F) -> (N, F)."""
-        if self.training and len(pooled) == 1:
-            return nn.functional.batch_norm(
-                pooled, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
-            )
-        return super().forward(pooled)

@@ -1,4 +1,4 @@
-"""StatisticsPooling: a sequence as its mean and standard deviation over time."""
+"""From frames to one vector a turn: pooling over time, and normalisation across turns."""
 
 from __future__ import annotations
 
@@ -30,3 +30,15 @@ class StatisticsPooling(nn.Module):
         variance = apart.square().sum(dim=1) / number
         deviation = variance.clamp(min=TINY).sqrt().masked_fill(variance <= TINY, 0.0)
         return torch.cat([mean, deviation], dim=1)
+
+
+class AcrossTurnsNorm(nn.BatchNorm1d):
+    """Batch normalisation that takes a single turn, which has no deviation, by the running statistics."""
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """Pooled turns (N, F) -> (N, F)."""
+        if self.training and len(pooled) == 1:
+            return nn.functional.batch_norm(
+                pooled, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
+            )
+        return super().forward(pooled)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from es4r_toolkit.backends.checkpoints import check_sizes, load_weights, naming
 from es4r_toolkit.backends.partial_lora import PartialLoraLinear, PositionMask, add_partial_lora
@@ -30,6 +32,9 @@ class CausalLM(nn.Module):
         Whether the model's own weights stay as they are.
     dtype : str
         ``float32``, ``bfloat16`` or ``float16``.
+    gradient_checkpointing : bool
+        In training, keep only what goes into each layer and compute the rest
+        again in the backward pass: less memory for about a third more time.
     revision : str, optional
         Branch, tag or commit on the hub.
     hidden_dim, num_heads : int, optional
@@ -47,6 +52,7 @@ class CausalLM(nn.Module):
         lora: Mapping[str, Any] | None = None,
         freeze: bool = True,
         dtype: str = "float32",
+        gradient_checkpointing: bool = False,
         revision: str | None = None,
         hidden_dim: int | None = None,
         num_heads: int | None = None,
@@ -61,6 +67,12 @@ class CausalLM(nn.Module):
         if not self.tokenizer.chat_template:
             raise BackendError(source, "its tokenizer has no chat template", "use an instruction-tuned model")
         self.positions = add_partial_lora(self.model, **lora) if lora is not None else PositionMask()
+        self._checkpointed: list[nn.Module] = []
+        if gradient_checkpointing:
+            # The adapters are switched off again by the time a layer is computed anew.
+            again = {"use_reentrant": False, "context_fn": lambda: (nullcontext(), self.positions.as_now())}
+            self.model.activation_checkpointing_enable(again)
+            self._checkpointed = [part for part in self.model.modules() if isinstance(part, GradientCheckpointingLayer)]
         self.freeze, config = freeze, self.model.config
         self.hidden_dim, self.num_heads = config.hidden_size, config.num_attention_heads
         self.max_positions = getattr(config, "max_position_embeddings", None)
@@ -95,7 +107,7 @@ class CausalLM(nn.Module):
         -------
         Tensor (B, last, vocabulary)
         """
-        with self.positions.set_to(adapted):
+        with self.positions.set_to(adapted), self._checkpointing():
             return self.model(
                 inputs_embeds=embeds,
                 attention_mask=valid.long(),
@@ -174,6 +186,18 @@ class CausalLM(nn.Module):
             embeds, adapted = self.embed(tokens[:, None]), None
             valid = torch.cat([valid, valid.new_ones(len(valid), 1)], dim=1)
             places = places[:, -1:] + 1
+
+    @contextmanager
+    def _checkpointing(self) -> Iterator[None]:
+        # Hugging Face asks each layer's own training flag; what is inside a frozen layer stays in eval mode.
+        before = [layer.training for layer in self._checkpointed]
+        for layer in self._checkpointed:
+            layer.training = self.training
+        try:
+            yield
+        finally:
+            for layer, mode in zip(self._checkpointed, before):
+                layer.training = mode
 
     def save(self, folder: str | Path) -> None:
         """Write model and tokenizer as a checkpoint (safetensors)."""

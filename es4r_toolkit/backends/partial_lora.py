@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -20,11 +20,19 @@ class PositionMask:
     def __init__(self) -> None:
         self.rows: Tensor | None = None
 
-    @contextmanager
-    def set_to(self, positions: Tensor | None) -> Iterator[None]:
+    def set_to(self, positions: Tensor | None) -> AbstractContextManager[None]:
         """Be active at positions (B, P) of bool within the block, or nowhere for None."""
-        before = self.rows
-        self.rows = positions.flatten().nonzero().squeeze(1) if positions is not None and positions.any() else None
+        return self._put(
+            positions.flatten().nonzero().squeeze(1) if positions is not None and positions.any() else None
+        )
+
+    def as_now(self) -> AbstractContextManager[None]:
+        """Be active where it is active now, in a block that is entered later."""
+        return self._put(self.rows)
+
+    @contextmanager
+    def _put(self, rows: Tensor | None) -> Iterator[None]:
+        before, self.rows = self.rows, rows
         try:
             yield
         finally:

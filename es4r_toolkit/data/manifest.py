@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from es4r_toolkit.data import audio
@@ -161,7 +161,19 @@ def _read_dialogue(value: dict, name: str, need_response: bool, check: _AudioChe
             raise FieldError("response.role", f"is {response.role!r}", f"write {LISTENER}, who gives the reply")
     elif need_response:
         raise FieldError("response", "is missing", "give the listener's reply; training learns from it")
-    return Dialogue(name, turns, response, slots_field(value.get("slots")))
+    return Dialogue(name, _with_speaker_emotion(value, turns), response, slots_field(value.get("slots")))
+
+
+def _with_speaker_emotion(value: dict, turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
+    """``speaker_emotion`` of a dialogue is that of its newest speaker turn, unless the turn has a label of its own."""
+    emotion = value.get("speaker_emotion")
+    if emotion is None:
+        return turns
+    emotion = text_field(emotion, "speaker_emotion", "write a label, or leave the key out")
+    newest = max(place for place, turn in enumerate(turns) if turn.is_speaker)
+    if turns[newest].emotion is not None:
+        return turns
+    return (*turns[:newest], replace(turns[newest], emotion=emotion), *turns[newest + 1 :])
 
 
 def _check_order(value: dict, history: list) -> None:

@@ -33,15 +33,15 @@ class Context:
         Where LoRA is active.
     attention : Tensor (B, L, T) or None
         Weights of speech positions over the text history, where asked for.
-    dropped : Tensor (B,) of int, or None
-        Oldest turns that were not heard, for want of room in the speech encoder's window.
+    heard : SpeechStates or None
+        What was heard, before it met the text; None where the layout holds no speech.
     """
 
     embeds: Tensor
     valid: Tensor
     adapted: Tensor
     attention: Tensor | None = None
-    dropped: Tensor | None = None
+    heard: SpeechStates | None = None
 
 
 class EmpatheticGeneration(nn.Module):
@@ -127,7 +127,7 @@ class EmpatheticGeneration(nn.Module):
                 states = self.loudness * functional.rms_norm(states, states.shape[-1:])
             fused = [row[:count] for row, count in zip(states, frame_counts(lens, states.shape[1]).tolist())]
         context = self._lay_out(prompts, self.layout, texts, fused)
-        return replace(context, attention=attention, dropped=speech.dropped if self.hears else None)
+        return replace(context, attention=attention, heard=speech if self.hears else None)
 
     def text_context(self, prompts: Sequence[Prompt]) -> Context:
         """The text path, E_text without speech and without LoRA: the teacher of the KL term."""

@@ -33,11 +33,20 @@ class SpeechStates:
         Relative lengths.
     dropped : Tensor (B,) of int
         Oldest turns that the encoder's window had no room for.
+    attended : Tensor (M, T, F)
+        Frames of each turn that the window holds, after the dual attention.
+    attended_lens : Tensor (M,)
+        Relative lengths.
+    kept : Tensor (N,) of bool
+        Which of all turns these are.
     """
 
     states: Tensor
     lens: Tensor
     dropped: Tensor
+    attended: Tensor
+    attended_lens: Tensor
+    kept: Tensor
 
 
 class EmpatheticUnderstanding(nn.Module):
@@ -104,8 +113,22 @@ class EmpatheticUnderstanding(nn.Module):
         ConfigError
             If a newest turn alone is longer than the encoder's window.
         """
-        samples = frame_counts(wav_lens, waveforms.shape[1])
-        mels, mel_counts = _by_length(self.encoder.features, waveforms, samples)
+        return self.listen(*self.features(waveforms, wav_lens), turns_per_dialogue)
+
+    def features(self, waveforms: Tensor, wav_lens: Tensor) -> tuple[Tensor, Tensor]:
+        """Waveforms (N, samples), relative lengths (N,) -> log-mels (N, T, F), zero at padding, and frames (N,)."""
+        return _by_length(self.encoder.features, waveforms, frame_counts(wav_lens, waveforms.shape[1]))
+
+    def listen(self, mels: Tensor, mel_counts: Tensor, turns_per_dialogue: Tensor) -> SpeechStates:
+        """Do the same from log-mels.
+
+        Arguments
+        ---------
+        mels : Tensor (N, T, F)
+        mel_counts : Tensor (N,) of int
+            Valid frames of each turn.
+        turns_per_dialogue : Tensor (B,) of int
+        """
         frames, counts = _by_length(self.downsampler, mels, mel_counts)
         keep, dropped = self._window(counts, turns_per_dialogue)
         heard = turns_per_dialogue - dropped
@@ -118,15 +141,15 @@ class EmpatheticUnderstanding(nn.Module):
         else:
             injected = self.injection(mels, relative_lengths(mel_counts, mels.shape[1]), attended, counts)
             states, lens, state_counts = self._encode_turns(injected, mel_counts, heard)
+        attended_lens = relative_lengths(counts, attended.shape[1])
         if self.by_turn:
             per_turn = split_turns(states, state_counts, heard)
-            attended_lens = relative_lengths(counts, attended.shape[1])
             turns = self.adapter(attended, attended_lens, per_turn, relative_lengths(state_counts, per_turn.shape[1]))
             states, _ = pack(turns, heard)
             lens = relative_lengths(heard, states.shape[1])
         else:
             states, lens = self.adapter(states, lens)
-        return SpeechStates(states, lens, dropped)
+        return SpeechStates(states, lens, dropped, attended, attended_lens, keep)
 
     def _window(self, counts: Tensor, turns_per_dialogue: Tensor) -> tuple[Tensor, Tensor]:
         """Which turns (N,) the window holds, and how many oldest ones (B,) it does not."""

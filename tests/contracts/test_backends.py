@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, WhisperFeatureExtractor, WhisperModel
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from es4r_toolkit.backends.building import END, START, train_tokenizer
 from es4r_toolkit.backends.causal_lm import CausalLM, position_ids
@@ -193,6 +194,49 @@ def test_only_the_adapters_are_trained(adapted_lm, prompts):
     with_gradient = {name for name, weight in adapted_lm.named_parameters() if weight.grad is not None}
     assert with_gradient == set(lora_parameters(adapted_lm))
     assert len(with_gradient) == 2 * 4 * 2
+    adapted_lm.zero_grad()
+
+
+def gradients(lm, prompts):
+    embeds, valid, adapted = prompts
+    lm.zero_grad()
+    lm.logits(embeds, valid, adapted, 9).float().square().mean().backward()
+    return {name: weight.grad.clone() for name, weight in lora_parameters(lm).items()}
+
+
+def test_gradient_checkpointing_computes_layers_again_and_changes_no_gradient(qwen3_folder, prompts, stirred):
+    torch.manual_seed(0)
+    plain = stirred(CausalLM(qwen3_folder, lora=LORA), 0.5).train()
+    torch.manual_seed(0)
+    saving = stirred(CausalLM(qwen3_folder, lora=LORA, gradient_checkpointing=True), 0.5).train()
+    layer = next(module for module in saving.modules() if isinstance(module, PartialLoraLinear))
+    seen = []
+    hook = layer.register_forward_pre_hook(lambda module, _: seen.append(module.positions.rows.tolist()))
+    expected = gradients(plain, prompts)
+    for name, found in gradients(saving, prompts).items():
+        torch.testing.assert_close(found, expected[name])
+        assert found.abs().max() > 0 or ".layers.1." in name
+    hook.remove()
+    assert seen == [[3, 4, 5, 14, 15]] * 2, "forward and recomputation, with LoRA at the same positions"
+    assert not any(part.training for part in saving.model.modules() if isinstance(part, GradientCheckpointingLayer))
+    embeds, valid, adapted = prompts
+    assert saving.generate(embeds, valid, adapted, 5) == plain.generate(embeds, valid, adapted, 5)
+
+
+def test_bf16_autocast_keeps_partial_lora_partial_and_its_gradients_true(base, adapted_lm, prompts):
+    embeds, valid, adapted = prompts
+    expected = gradients(adapted_lm, prompts)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = gradients(adapted_lm, prompts)
+        assert torch.equal(adapted_lm.logits(embeds, valid, None, 9), base.logits(embeds, valid, None, 9))
+        half = adapted_lm.logits(embeds, valid, adapted, 9)
+    full = adapted_lm.logits(embeds, valid, adapted, 9)
+    assert half.dtype == torch.bfloat16
+    assert (half.float() - full)[valid].abs().max() < 0.05 * full.abs().max()
+    for name, gradient in found.items():
+        assert gradient.dtype == torch.float32
+        likeness = torch.nn.functional.cosine_similarity(gradient.flatten(), expected[name].flatten(), dim=0)
+        assert likeness > 0.99 or expected[name].abs().max() == 0
     adapted_lm.zero_grad()
 
 

@@ -86,7 +86,7 @@ def write_split(folder: Path, split: str, size: int) -> None:
             history.append({"index": place, "role": role, "utterance": SAID[place], "audio_path": name})
         response = {"index": len(history), "role": "listener", "utterance": REPLIES[mood]}
         entry = {"conversation_id": f"{split}-{index}", "dialogue_history": history, "response": response}
-        lines.append(json.dumps({**entry, "slots": {"mood": mood}}))
+        lines.append(json.dumps({**entry, "speaker_emotion": mood, "slots": {"mood": mood}}))
     (folder / f"{split}.jsonl").write_text("\n".join(lines) + "\n")
 
 
@@ -206,6 +206,45 @@ def test_either_placement_trains(tmp_path, command, placement):
 
 def test_without_the_divergence_the_text_path_is_not_run(tmp_path, command):
     assert "kl" not in run_recipe(command(tmp_path, kl_weight=0, epochs=1))
+
+
+def test_an_emotion_head_learns_the_labels_of_the_data_and_is_not_exported(tmp_path, command, trained):
+    scores = run_recipe(command(tmp_path, emotion_weight=1, epochs=6))
+    history = lines_of(tmp_path / "history.jsonl")
+    assert history[-1]["emotion"] < 0.5 * history[0]["emotion"]
+    assert "train_emotion" in history[0]
+    assert scores["emotion_accuracy"] == 1.0
+    assert "emotion" not in trained[1]
+    first, second = (load_file(folder / "model" / "trained.safetensors") for folder in (trained[0], tmp_path))
+    assert first.keys() == second.keys()
+    (checkpoint, *_) = (tmp_path / "checkpoints").glob("CKPT*")
+    assert (checkpoint / "emotion_head.ckpt").is_file()
+
+
+def test_an_emotion_head_without_labels_is_refused(tmp_path, command, corpus):
+    lines = [{**line, "speaker_emotion": "low"} for line in lines_of(corpus / "train.jsonl")]
+    for line in lines:
+        for turn in line["dialogue_history"]:
+            turn["audio_path"] = str(corpus / turn["audio_path"])
+    (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    arguments = command(tmp_path / "out", emotion_weight=0.1, train_manifest=tmp_path / "train.jsonl")
+    with pytest.raises(SystemExit, match="speaker turns have 1 different emotions; label them"):
+        run_recipe(arguments)
+    with pytest.raises(SystemExit, match="the context holds no speech"):
+        run_recipe(command(tmp_path / "deaf", emotion_weight=0.1, context="[text]", lora_scope="context"))
+
+
+@pytest.mark.parametrize(
+    ("losses", "fault"),
+    [
+        ("{cross_entropy: 0, kl: 0}", "losses: are all off"),
+        ("{cross_entropy: -1, kl: 0}", "losses.cross_entropy: is -1"),
+        ("{cross_entropy: 1, kl: 0, emotions: 1}", "has no term 'emotions'"),
+    ],
+)
+def test_losses_that_make_no_sense_are_refused(tmp_path, command, losses, fault):
+    with pytest.raises(SystemExit, match=fault):
+        run_recipe(command(tmp_path, losses=losses))
 
 
 def test_the_same_seed_gives_the_same_model(tmp_path, command, trained):

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from es4r_toolkit.errors import ConfigError
-from es4r_toolkit.losses import response_cross_entropy, response_kl
+from es4r_toolkit.lobes.emotion_head import UNLABELLED
+from es4r_toolkit.losses import emotion_cross_entropy, response_cross_entropy, response_kl
 
 TARGETS = torch.tensor([[1, 4, 0], [2, 0, 0]])
 VALID = torch.tensor([[True, True, True], [True, False, False]])
@@ -79,3 +80,20 @@ def test_half_precision_logits_are_summed_in_single_precision(logits):
 def test_a_bad_option_is_refused(logits, options):
     with pytest.raises(ConfigError, match=next(iter(options))):
         response_kl(*logits, VALID, **options)
+
+
+def test_emotions_are_weighed_over_the_labelled_turns_alone():
+    logits = torch.tensor([[1.0, 0.0], [0.0, 2.0], [9.0, -9.0]], requires_grad=True)
+    loss = emotion_cross_entropy(logits, torch.tensor([0, 0, UNLABELLED]))
+    expected = (math.log(1 + math.exp(-1)) + math.log(1 + math.exp(2))) / 2
+    assert loss.item() == pytest.approx(expected, rel=1e-6)
+    loss.backward()
+    assert bool((logits.grad[2] == 0).all())
+
+
+def test_a_batch_without_a_label_costs_nothing_and_keeps_its_gradient():
+    logits = torch.randn(3, 2, requires_grad=True)
+    loss = emotion_cross_entropy(logits, torch.full((3,), UNLABELLED))
+    loss.backward()
+    assert loss.item() == 0
+    assert bool((logits.grad == 0).all())

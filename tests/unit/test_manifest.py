@@ -87,6 +87,7 @@ FAULTS = [
     (["dialogue_history", 2, "index"], 1, "dialogue_history[2].index", "is 1 after 1"),
     (["dialogue_history", 2, "index"], "2", "dialogue_history[2].index", "is a string"),
     (["dialogue_history", 2, "index"], float("nan"), "dialogue_history[2].index", "is nan"),
+    (["speaker_emotion"], ["sad"], "speaker_emotion", "is a list"),
     (["response"], "I am with you.", "response", "is a string, not an object"),
     (["response", "role"], "speaker", "response.role", "is 'speaker'"),
     (["response", "utterance"], "", "response.utterance", "is empty"),
@@ -168,6 +169,14 @@ def test_a_response_needs_no_audio(folder):
     entry = good()
     del entry["response"]["audio_path"]
     assert read_manifest(write(folder, entry)).dialogues[0].response.audio is None
+
+
+def test_the_emotion_of_a_dialogue_is_that_of_its_newest_speaker_turn_without_one(folder):
+    unlabelled = good("2", speaker_emotion="afraid")
+    del unlabelled["dialogue_history"][2]["emotion"]
+    path = write(folder, good("1", speaker_emotion="afraid"), unlabelled, good("3", speaker_emotion=None))
+    emotions = [[turn.emotion for turn in dialogue.history] for dialogue in read_manifest(path).dialogues]
+    assert emotions == [[None, None, "sad"], [None, None, "afraid"], [None, None, "sad"]]
 
 
 def test_turn_ids_join_the_id_only_where_a_conversation_is_repeated(folder):
