@@ -102,12 +102,13 @@ class EmpathyPipeline(nn.Module):
             If a dialogue has no response to learn from.
         """
         targets, valid = self._targets(batch)
-        context = self.context(batch)
-        speech = self.generation.reply_logits(context, targets, valid)
         text = None
         if text_path:
+            # First, so that what it needs is free again before the speech path keeps its activations.
             with torch.no_grad():
                 text = self.generation.reply_logits(self.generation.text_context(self._prompts(batch)), targets, valid)
+        context = self.context(batch)
+        speech = self.generation.reply_logits(context, targets, valid)
         return PathLogits(speech, text, targets, valid, context.heard)
 
     @torch.no_grad()

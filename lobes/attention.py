@@ -9,6 +9,9 @@ from torch.nn import functional
 from es4r_toolkit.errors import require
 from es4r_toolkit.masks import attention_bias
 
+# On a processor, torch's fused attention is slow below this head width, and in bfloat16 backwards at any width.
+LEAST_WIDTH, LONGEST_PLAIN = 16, 1024
+
 
 class MultiHeadAttention(nn.Module):
     """Scaled dot-product attention of several heads with a true key padding mask.
@@ -78,9 +81,80 @@ class MultiHeadAttention(nn.Module):
         keys, values = (part.unflatten(2, heads).transpose(1, 2) for part in self.key_value(key).chunk(2, dim=2))
         bias = None if bool(key_valid.all()) else attention_bias(key_valid, queries.dtype)
         dropout = self.dropout if self.training else 0.0
-        mixed = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=bias, dropout_p=dropout)
+        mixed = attend(queries, keys, values, bias, dropout)
         output = self.output(mixed.transpose(1, 2).flatten(2))
         if not return_weights:
             return output, None
         scores = queries @ keys.transpose(2, 3) / queries.shape[-1] ** 0.5
         return output, torch.softmax(scores if bias is None else scores + bias, dim=-1).mean(dim=1)
+
+
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bias: Tensor | None = None,
+    dropout: float = 0.0,
+    scale: float | None = None,
+) -> Tensor:
+    """Scaled dot-product attention, computed in the way that is quickest where it runs (docs/performance.md).
+
+    Arguments
+    ---------
+    query : Tensor (B, H, L, d)
+    key, value : Tensor (B, H, T, d)
+    bias : Tensor, optional
+        Added to the scores, or a bool mask that is True where a key may be looked at; broadcast to (B, H, L, T).
+    dropout : float
+        On the weights.
+    scale : float, optional
+        Of the scores; 1 / sqrt(d) where left out.
+
+    Returns
+    -------
+    Tensor (B, H, L, d)
+
+    Example
+    -------
+    >>> query, key = torch.rand(1, 2, 5, 8), torch.rand(1, 2, 7, 8)
+    >>> expected = functional.scaled_dot_product_attention(query, key, key)
+    >>> torch.testing.assert_close(attend(query, key, key), expected)
+    """
+    width = query.shape[-1]
+    scale = width**-0.5 if scale is None else scale
+    if query.device.type != "cpu":
+        return functional.scaled_dot_product_attention(query, key, value, bias, dropout, scale=scale)
+    if width < LEAST_WIDTH:
+        return _attend_widened(query, key, value, bias, dropout, scale)
+    half = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else query.dtype
+    if half == torch.bfloat16 and key.shape[2] <= LONGEST_PLAIN:
+        return _attend_plainly(query, key, value, bias, dropout, scale)
+    return functional.scaled_dot_product_attention(query, key, value, bias, dropout, scale=scale)
+
+
+def _attend_widened(
+    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, dropout: float, scale: float
+) -> Tensor:
+    width, dtype = query.shape[-1], value.dtype
+    with torch.autocast("cpu", enabled=False):
+        wide = [functional.pad(_at_least_single(part), (0, LEAST_WIDTH - width)) for part in (query, key, value)]
+        if bias is not None and bias.dtype != torch.bool:
+            bias = bias.to(wide[0].dtype)
+        mixed = functional.scaled_dot_product_attention(*wide, bias, dropout, scale=scale)
+    return mixed[..., :width].to(dtype)
+
+
+def _at_least_single(part: Tensor) -> Tensor:
+    return part.float() if part.dtype in (torch.bfloat16, torch.float16) else part
+
+
+def _attend_plainly(
+    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, dropout: float, scale: float
+) -> Tensor:
+    scores = (query * scale) @ key.transpose(2, 3)
+    if bias is not None:
+        # The least number, not minus infinity: a row of padding has no key, and must not become NaN.
+        least = torch.finfo(scores.dtype).min
+        scores = scores.masked_fill(~bias, least) if bias.dtype == torch.bool else scores + bias
+    weights = scores.softmax(dim=-1, dtype=torch.float32).to(value.dtype)
+    return functional.dropout(weights, dropout) @ value

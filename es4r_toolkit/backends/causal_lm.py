@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from es4r_toolkit.backends.attention import BATCHED
 from es4r_toolkit.backends.checkpoints import check_sizes, load_weights, naming
 from es4r_toolkit.backends.partial_lora import PartialLoraLinear, PositionMask, add_partial_lora
 from es4r_toolkit.errors import BackendError, require
@@ -61,6 +62,7 @@ class CausalLM(nn.Module):
         require(dtype in DTYPES, "dtype", dtype, f"must be one of {', '.join(DTYPES)}")
         # A checkpoint's own Python is never run.
         options = {"dtype": getattr(torch, dtype), "revision": revision, "trust_remote_code": False}
+        options["attn_implementation"] = BATCHED
         self.model = load_weights(AutoModelForCausalLM, source, **options).requires_grad_(not freeze)
         with naming(source):
             self.tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=False)

@@ -8,9 +8,12 @@ import torch
 from torch import Tensor, nn
 from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperModel
 
+from es4r_toolkit.backends.attention import PACKED
 from es4r_toolkit.backends.checkpoints import check_sizes, load_weights, naming
 from es4r_toolkit.errors import BackendError
-from es4r_toolkit.masks import attention_bias, frame_counts, relative_lengths, valid_mask
+from es4r_toolkit.masks import frame_counts, pack, relative_lengths, valid_mask
+
+AT_ONCE = 1024  # frames
 
 
 class WhisperSpeechEncoder(nn.Module):
@@ -58,6 +61,7 @@ class WhisperSpeechEncoder(nn.Module):
         config.decoder_layers = 0
         whole = load_weights(WhisperModel, source, _is_encoder, config=config, revision=revision)
         self.encoder = whole.encoder.requires_grad_(not freeze)
+        self.encoder.config._attn_implementation = PACKED
         self.encoder.embed_positions.requires_grad_(False)
         self.freeze, self.full_window = freeze, full_window
         if extractor.feature_size != config.num_mel_bins:
@@ -107,20 +111,38 @@ class WhisperSpeechEncoder(nn.Module):
             return self._log_mels(waveforms.to(self.window.dtype), counts)
 
     def _log_mels(self, waveforms: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-        waveforms = waveforms.masked_fill(~valid_mask(counts, waveforms.shape[1]), 0.0)
+        frames = torch.div(counts + self.hop - 1, self.hop, rounding_mode="floor")
+        # Clips end to end, so that no padding is transformed; the frames that reach from one into the next are dropped.
+        spare = -(-self.n_fft // self.hop) - 1
+        signal = self._lay_out(waveforms, counts.tolist(), ((frames + spare) * self.hop).tolist())
+        own = valid_mask(frames, int(frames.max()) + spare)[valid_mask(frames + spare, int(frames.max()) + spare)]
+        logs = self._mel_power(signal.unfold(0, self.n_fft, self.hop))[own].clamp_(min=1e-10).log10_()
+        clip = torch.arange(len(frames), device=frames.device).repeat_interleave(frames)
+        loudest = logs.new_full((len(frames),), -10.0).scatter_reduce_(0, clip, logs.amax(dim=1), "amax")
+        logs = torch.maximum(logs, loudest[clip, None] - 8.0)
+        mels, _ = pack(logs.add_(4.0).div_(4.0), frames)
+        return mels, relative_lengths(frames, mels.shape[1])
+
+    def _mel_power(self, frames: Tensor) -> Tensor:
+        """Frames (M, n_fft) -> power in each mel band (M, n_mels)."""
+        bands = []
+        # On a processor, as many at once as its cache holds.
+        for part in frames.split(AT_ONCE) if frames.device.type == "cpu" else [frames]:
+            spectrum = torch.fft.rfft(part * self.window)
+            bands.append((spectrum.real.square() + spectrum.imag.square()) @ self.mel_filters)
+        return torch.cat(bands)
+
+    def _lay_out(self, waveforms: Tensor, counts: list[int], places: list[int]) -> Tensor:
+        """Each clip (of waveforms (N, samples)) in its own place of one signal, its start mirrored as Whisper does."""
         half = self.n_fft // 2
-        mirrored = waveforms[:, 1 : half + 1].flip(1)
-        left = nn.functional.pad(mirrored, (half - mirrored.shape[1], 0))
-        padded = nn.functional.pad(torch.cat([left, waveforms], dim=1), (0, half + self.hop))
-        spectrum = torch.stft(padded, self.n_fft, self.hop, window=self.window, center=False, return_complex=True)
-        power = spectrum.real.square() + spectrum.imag.square()
-        logs = (power.transpose(1, 2) @ self.mel_filters).clamp(min=1e-10).log10()
-        counts = torch.div(counts + self.hop - 1, self.hop, rounding_mode="floor")
-        valid = valid_mask(counts, int(counts.max()))[..., None]
-        logs = logs[:, : valid.shape[1]]
-        loudest = logs.masked_fill(~valid, -10.0).amax(dim=(1, 2), keepdim=True)
-        mels = ((torch.maximum(logs, loudest - 8.0) + 4.0) / 4.0).masked_fill(~valid, 0.0)
-        return mels, relative_lengths(counts, mels.shape[1])
+        signal = waveforms.new_zeros(sum(places) + self.n_fft - self.hop)
+        start = 0
+        for waveform, count, place in zip(waveforms, counts, places):
+            mirrored = waveform[1 : min(half + 1, count)].flip(0)
+            signal[start + half - len(mirrored) : start + half] = mirrored
+            signal[start + half : start + half + count] = waveform[:count]
+            start += place
+        return signal
 
     def encode(self, mels: Tensor, lens: Tensor) -> tuple[Tensor, Tensor]:
         """Mels (B, T, n_mels) of T <= max_frames, relative lengths (B,) -> states (B, L, out_dim), lengths (B,).
@@ -141,15 +163,16 @@ class WhisperSpeechEncoder(nn.Module):
         hidden = nn.functional.gelu(self.encoder.conv2(hidden)).transpose(1, 2)
         hidden = hidden + self.encoder.embed_positions.weight[: hidden.shape[1]]
         hidden = nn.functional.dropout(hidden, self.encoder.dropout, self.training)
-        valid = valid[:, :: self.encoder.conv2.stride[0]]
-        bias = None if bool(valid.all()) else attention_bias(valid, hidden.dtype)
-        for layer in self.encoder.layers:
-            hidden = layer(hidden, bias)
-        hidden = self.encoder.layer_norm(hidden)
         counts = torch.div(counts + 1, 2, rounding_mode="floor")
-        hidden = hidden[:, : int(counts.max())]
-        outside = ~valid_mask(counts, hidden.shape[1])
-        return hidden.masked_fill(outside[..., None], 0.0), relative_lengths(counts, hidden.shape[1])
+        seen = torch.full_like(counts, hidden.shape[1]) if self.full_window else counts
+        # Frames end to end: no padding is computed, and no mask is needed.
+        packed = hidden[valid_mask(seen, hidden.shape[1])][None]
+        for layer in self.encoder.layers:
+            packed = layer(packed, None, counts=seen.tolist())
+        states, _ = pack(self.encoder.layer_norm(packed[0]), seen)
+        states = states[:, : int(counts.max())]
+        outside = ~valid_mask(counts, states.shape[1])
+        return states.masked_fill(outside[..., None], 0.0), relative_lengths(counts, states.shape[1])
 
 
 def _is_encoder(key: str) -> bool:

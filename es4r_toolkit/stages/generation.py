@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +42,14 @@ class Context:
     adapted: Tensor
     attention: Tensor | None = None
     heard: SpeechStates | None = None
+
+
+class Words(NamedTuple):
+    """Embeddings (tokens, D) of each prompt's three parts."""
+
+    prefixes: Sequence[Tensor]
+    histories: Sequence[Tensor]
+    suffixes: Sequence[Tensor]
 
 
 class EmpatheticGeneration(nn.Module):
@@ -110,14 +118,14 @@ class EmpatheticGeneration(nn.Module):
         return_attention : bool
             Keep the fusion's attention weights.
         """
-        texts = self._embed([prompt.history for prompt in prompts])
+        words = self._words(prompts)
         fused: Sequence[Tensor] = []
         attention = None
         if self.hears:
             states, lens = speech.states, speech.lens
             if self.fusion is not None:
-                text_counts = torch.tensor([len(text) for text in texts], device=states.device)
-                text = pad_sequence(texts, batch_first=True).to(states.dtype)
+                text_counts = torch.tensor([len(text) for text in words.histories], device=states.device)
+                text = pad_sequence(words.histories, batch_first=True).to(states.dtype)
                 text_lens = relative_lengths(text_counts, text.shape[1])
                 if return_attention:
                     states, attention = self.fusion(states, text, lens, text_lens, return_weights=True)
@@ -126,12 +134,12 @@ class EmpatheticGeneration(nn.Module):
             if self.loudness is not None:
                 states = self.loudness * functional.rms_norm(states, states.shape[-1:])
             fused = [row[:count] for row, count in zip(states, frame_counts(lens, states.shape[1]).tolist())]
-        context = self._lay_out(prompts, self.layout, texts, fused)
+        context = self._lay_out(words, self.layout, fused)
         return replace(context, attention=attention, heard=speech if self.hears else None)
 
     def text_context(self, prompts: Sequence[Prompt]) -> Context:
         """The text path, E_text without speech and without LoRA: the teacher of the KL term."""
-        bare = self._lay_out(prompts, ("text",), self._embed([prompt.history for prompt in prompts]), [])
+        bare = self._lay_out(self._words(prompts), ("text",), [])
         return replace(bare, adapted=torch.zeros_like(bare.valid))
 
     def reply_logits(self, context: Context, targets: Tensor, targets_valid: Tensor) -> Tensor:
@@ -162,23 +170,17 @@ class EmpatheticGeneration(nn.Module):
         """Write one reply, token id by token id."""
         return self.llm.stream(context.embeds, context.valid, context.adapted, self.max_new_tokens, **options)
 
-    def _embed(self, sequences: Sequence[Sequence[int]]) -> list[Tensor]:
-        device = next(self.llm.parameters()).device
-        flat = self.llm.embed(torch.tensor(list(chain.from_iterable(sequences)), dtype=torch.long, device=device))
-        return list(flat.split([len(sequence) for sequence in sequences]))
+    def _words(self, prompts: Sequence[Prompt]) -> Words:
+        # One look into the table: where it is trained, each look costs a gradient of its size.
+        sequences = [ids for prompt in prompts for ids in (prompt.prefix, prompt.history, prompt.suffix)]
+        ids = torch.tensor(list(chain.from_iterable(sequences)), device=next(self.llm.parameters()).device)
+        rows = self.llm.embed(ids).split([len(sequence) for sequence in sequences])
+        return Words(rows[0::3], rows[1::3], rows[2::3])
 
-    def _lay_out(
-        self,
-        prompts: Sequence[Prompt],
-        layout: Sequence[str],
-        texts: Sequence[Tensor],
-        fused: Sequence[Tensor],
-    ) -> Context:
-        prefixes = self._embed([prompt.prefix for prompt in prompts])
-        suffixes = self._embed([prompt.suffix for prompt in prompts])
+    def _lay_out(self, words: Words, layout: Sequence[str], fused: Sequence[Tensor]) -> Context:
         rows, adapted = [], []
-        for index, (prefix, suffix) in enumerate(zip(prefixes, suffixes)):
-            parts = [texts[index] if part == "text" else fused[index] for part in layout]
+        for index, (prefix, text, suffix) in enumerate(zip(*words)):
+            parts = [text if part == "text" else fused[index] for part in layout]
             row = torch.cat([prefix, *(part.to(prefix.dtype) for part in parts), suffix])
             room = self.llm.max_positions
             if room is not None and len(row) + self.max_new_tokens > room:

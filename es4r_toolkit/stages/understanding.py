@@ -117,7 +117,8 @@ class EmpatheticUnderstanding(nn.Module):
 
     def features(self, waveforms: Tensor, wav_lens: Tensor) -> tuple[Tensor, Tensor]:
         """Waveforms (N, samples), relative lengths (N,) -> log-mels (N, T, F), zero at padding, and frames (N,)."""
-        return _by_length(self.encoder.features, waveforms, frame_counts(wav_lens, waveforms.shape[1]))
+        mels, lens = self.encoder.features(waveforms, wav_lens)
+        return mels, frame_counts(lens, mels.shape[1])
 
     def listen(self, mels: Tensor, mel_counts: Tensor, turns_per_dialogue: Tensor) -> SpeechStates:
         """Do the same from log-mels.
