@@ -25,7 +25,7 @@ from workload import RATE, Sizes, batch_of, build_pipeline, synthetic_speech, tr
 
 TURNS, SECONDS = (1, 2, 4, 8, 16, 32), (1, 2, 5, 10, 20, 30)
 STANDARD_TURNS, STANDARD_SECONDS = 4, 5
-STYLES = {"masked": "as long as it is, masked (ours)", "padded": "padded to the 30 s window (the paper's code)"}
+STYLES = {"masked": "as long as it is (ours)", "padded": "padded to the 30 s window, as the paper's code does"}
 
 
 def main() -> int:
@@ -74,7 +74,7 @@ def plot(rows: Sequence[dict], path: Path) -> None:
             area.set(ylabel=name, ylim=(0, None))
             area.grid(alpha=0.3)
         axes[1][column].set(xlabel=title)
-    axes[0][0].legend()
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
