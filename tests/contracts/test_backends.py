@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, WhisperFeatureExtractor, WhisperModel
+from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM, WhisperFeatureExtractor, WhisperModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from es4r_toolkit.backends.building import END, START, train_tokenizer
@@ -238,6 +238,22 @@ def test_bf16_autocast_keeps_partial_lora_partial_and_its_gradients_true(base, a
         likeness = torch.nn.functional.cosine_similarity(gradient.flatten(), expected[name].flatten(), dim=0)
         assert likeness > 0.99 or expected[name].abs().max() == 0
     adapted_lm.zero_grad()
+
+
+def test_bf16_autocast_shares_keys_among_heads_as_the_model_does(tokenizer, tmp_path):
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 48, "head_dim": 16}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
+    Qwen3ForCausalLM(Qwen3Config(vocab_size=len(tokenizer), **sizes, **heads)).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    lm = CausalLM(tmp_path).eval()
+    embeds, valid = torch.randn(2, 9, 32), torch.ones(2, 9, dtype=torch.bool)
+    valid[1, :4] = False
+    for seen in (valid, torch.ones_like(valid)):
+        full = lm.logits(embeds, seen, None, 9)
+        with torch.autocast("cpu", torch.bfloat16):
+            half = lm.logits(embeds, seen, None, 9)
+        assert (half.float() - full)[seen].abs().max() < 0.03 * full.abs().max()
 
 
 def test_the_mask_is_put_back_after_a_fault(adapted_lm, prompts):

@@ -19,6 +19,7 @@ from es4r_toolkit.lobes import (
     StyleFuser,
     TurnAdapter,
 )
+from es4r_toolkit.lobes.attention import attend
 from es4r_toolkit.lobes.dual_attention import LEVELS, split_turns
 from es4r_toolkit.masks import attention_bias, frame_counts, pack, relative_lengths, share_states
 
@@ -98,6 +99,33 @@ def test_a_row_without_a_valid_key_stays_finite():
     output, weights = MultiHeadAttention(8, 2)(torch.rand(1, 2, 8), torch.rand(1, 3, 8), torch.zeros(1, 3).bool(), True)
     assert output.isfinite().all()
     assert weights.isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("width", [5, 16, 64])
+@pytest.mark.parametrize("mask", ["none", "added", "bool"])
+def test_attention_is_softmax_of_scaled_products_however_it_is_computed(dtype, width, mask):
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(2, 3, length, width, generator=generator) for length in (4, 6, 6))
+    allowed = torch.rand(2, 1, 4, 6, generator=generator) > 0.3
+    allowed[..., 0] = True
+    allowed |= torch.tensor(mask == "none")
+    added = torch.zeros(2, 1, 4, 6).masked_fill(~allowed, -1e9)
+    bias = {"none": None, "added": added.to(dtype), "bool": allowed}[mask]
+    scores = query @ key.transpose(2, 3) * 0.25 + added
+    found = attend(query.to(dtype), key.to(dtype), value.to(dtype), bias, scale=0.25)
+    assert found.dtype == dtype
+    exact = dtype == torch.float32
+    expected = scores.softmax(dim=-1) @ value
+    torch.testing.assert_close(found.float(), expected, rtol=1e-5 if exact else 0.05, atol=1e-5 if exact else 0.05)
+
+
+def test_attention_in_bfloat16_stays_finite_where_no_key_is_allowed():
+    parts = [torch.randn(1, 2, 4, 64, dtype=torch.bfloat16, requires_grad=True) for _ in range(3)]
+    mixed = attend(*parts, torch.zeros(1, 1, 4, 4, dtype=torch.bool))
+    mixed.float().square().sum().backward()
+    assert bool(mixed.isfinite().all())
+    assert all(bool(part.grad.isfinite().all()) for part in parts)
 
 
 def test_attention_weights_are_asked_for():
