@@ -79,7 +79,7 @@ def _run(argv: Sequence[str], steps: Sequence[Step]) -> dict[str, float]:
     if hparams.get("start_from"):
         pipeline.start_from(hparams["start_from"])
     sets = {name: _read(hparams[f"{name}_manifest"]) for name in ("train", "valid", "test")}
-    _check_losses(hparams["losses"])
+    hparams["losses"] = _whole_losses(hparams["losses"])
     modules: dict[str, torch.nn.Module] = {"pipeline": pipeline}
     if hparams["losses"].get("emotion", 0) > 0:
         modules["emotion_head"] = _emotion_head(pipeline, sets)
@@ -146,23 +146,27 @@ class WholeCheckpointer(sb.utils.checkpoints.Checkpointer):
 
 @sb.utils.checkpoints.register_checkpoint_hooks
 class RandomState:
-    """The state of torch's random numbers, so that dropout goes on where it was."""
+    """The state of the main process's random numbers, so that dropout goes on where it was; others keep their own."""
 
     @sb.utils.checkpoints.mark_as_saver
     def save(self, path: Path) -> None:
-        """Keep the state of the processor and of each GPU."""
-        torch.save({"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}, path)
+        """Keep the state of the processor and of the GPU in use."""
+        gpu = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
+        torch.save({"cpu": torch.get_rng_state(), "cuda": gpu}, path)
 
     @sb.utils.checkpoints.mark_as_loader
     def load(self, path: Path, end_of_epoch: bool) -> None:
-        """Take it up again; a GPU that was not there before keeps its own."""
+        """Take it up again."""
+        if not sb.utils.distributed.if_main_process():
+            return
         kept = torch.load(path, weights_only=True)
         torch.set_rng_state(kept["cpu"])
-        for index, state in enumerate(kept["cuda"][: torch.cuda.device_count()]):
-            torch.cuda.set_rng_state(state, index)
+        if kept["cuda"] is not None and torch.cuda.is_available():
+            torch.cuda.set_rng_state(kept["cuda"])
 
 
-def _check_losses(losses: dict[str, Any]) -> None:
+def _whole_losses(losses: dict[str, Any]) -> dict[str, Any]:
+    """The losses with what they leave out: terms are off, the divergence is the paper's."""
     weights = {name: losses.get(name, 0) for name in LOSS_TERMS}
     unknown = sorted(set(losses) - {*LOSS_TERMS, "temperature", "direction"})
     if unknown:
@@ -172,6 +176,7 @@ def _check_losses(losses: dict[str, Any]) -> None:
             raise ConfigError(f"losses.{name}", f"is {weight!r}", "give a number that is not negative; 0 is off")
     if not any(weights.values()):
         raise ConfigError("losses", "are all off: nothing to learn", "give one a weight")
+    return {"temperature": 2.0, "direction": "speech_text", **losses, **weights}
 
 
 def _emotion_head(pipeline: EmpathyPipeline, sets: dict[str, list[Dialogue]]) -> EmotionHead:
@@ -212,7 +217,7 @@ def _brain(hparams: dict[str, Any], run_options: Any, modules: dict[str, torch.n
     checkpointer = WholeCheckpointer(Path(hparams["output_folder"]) / "checkpoints")
     # The scheduler has no state but its plan, which may change between runs: the optimizer's own count drives it.
     checkpointer.add_recoverable("epoch_counter", hparams["epoch_counter"])
-    checkpointer.add_recoverable("random_state", RandomState())
+    checkpointer.add_recoverable("random_state", RandomState(), optional_load=True)
     checkpointer.add_recoverable(
         "pipeline",
         pipeline,

@@ -105,6 +105,7 @@ def attend(
     key, value : Tensor (B, H, T, d)
     bias : Tensor, optional
         Added to the scores, or a bool mask that is True where a key may be looked at; broadcast to (B, H, L, T).
+        A query without a key gives some finite value, not always the same: it is padding.
     dropout : float
         On the weights.
     scale : float, optional

@@ -32,13 +32,36 @@ class StatisticsPooling(nn.Module):
         return torch.cat([mean, deviation], dim=1)
 
 
-class AcrossTurnsNorm(nn.BatchNorm1d):
-    """Batch normalisation that takes a single turn, which has no deviation, by the running statistics."""
+class AcrossTurnsNorm(nn.Module):
+    """Batch normalisation of pooled turns that takes a single turn, which has no deviation, by the running statistics.
+
+    No subclass of torch's, since SpeechBrain would turn that into one for
+    GPUs alone where several processes train: each normalises its own turns.
+
+    Arguments
+    ---------
+    input_size : int
+        Width F.
+    momentum : float
+        Share of a batch in the running statistics.
+
+    Example
+    -------
+    >>> norm = AcrossTurnsNorm(1)
+    >>> norm(torch.tensor([[1.0], [3.0]])).detach().round().tolist()
+    [[-1.0], [1.0]]
+    """
+
+    def __init__(self, input_size: int, momentum: float = 0.1):
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.ones(input_size)), nn.Parameter(torch.zeros(input_size))
+        self.register_buffer("running_mean", torch.zeros(input_size))
+        self.register_buffer("running_var", torch.ones(input_size))
+        self.momentum, self.eps = momentum, 1e-5
 
     def forward(self, pooled: Tensor) -> Tensor:
         """Pooled turns (N, F) -> (N, F)."""
-        if self.training and len(pooled) == 1:
-            return nn.functional.batch_norm(
-                pooled, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
-            )
-        return super().forward(pooled)
+        statistics, by_batch = (self.running_mean, self.running_var), self.training and len(pooled) > 1
+        return nn.functional.batch_norm(
+            pooled, *statistics, self.weight, self.bias, by_batch, momentum=self.momentum, eps=self.eps
+        )

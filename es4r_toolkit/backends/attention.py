@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
@@ -47,7 +47,10 @@ def attend_batched(
         query.dtype == torch.bfloat16
         or (torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16)
     )
-    if not half or options.get("is_causal") is False:
+    causal = options.get("is_causal")
+    causal = getattr(module, "is_causal", True) if causal is None else causal
+    special = any(options.get(name) is not None for name in ("softcap", "position_bias", "cache"))
+    if not half or not causal or special:
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **options
         )
@@ -58,6 +61,12 @@ def attend_batched(
     if attention_mask is None and length > 1:
         attention_mask = torch.ones(length, length + past, dtype=torch.bool).tril(past)
     return attend(query, key, value, attention_mask, dropout, scaling).transpose(1, 2), None
+
+
+def attend_here(model: PreTrainedModel) -> None:
+    """Run a model with ``attend_batched``, where it would take torch's fused attention through the same interface."""
+    if getattr(model, "_supports_attention_backend", False) and model.config._attn_implementation == "sdpa":
+        model.set_attn_implementation(BATCHED)
 
 
 AttentionInterface.register(PACKED, attend_packed)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from es4r_toolkit.backends.attention import BATCHED
+from es4r_toolkit.backends.attention import attend_here
 from es4r_toolkit.backends.checkpoints import check_sizes, load_weights, naming
 from es4r_toolkit.backends.partial_lora import PartialLoraLinear, PositionMask, add_partial_lora
 from es4r_toolkit.errors import BackendError, require
@@ -62,19 +63,17 @@ class CausalLM(nn.Module):
         require(dtype in DTYPES, "dtype", dtype, f"must be one of {', '.join(DTYPES)}")
         # A checkpoint's own Python is never run.
         options = {"dtype": getattr(torch, dtype), "revision": revision, "trust_remote_code": False}
-        options["attn_implementation"] = BATCHED
         self.model = load_weights(AutoModelForCausalLM, source, **options).requires_grad_(not freeze)
+        attend_here(self.model)
         with naming(source):
             self.tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=False)
         if not self.tokenizer.chat_template:
             raise BackendError(source, "its tokenizer has no chat template", "use an instruction-tuned model")
         self.positions = add_partial_lora(self.model, **lora) if lora is not None else PositionMask()
-        self._checkpointed: list[nn.Module] = []
         if gradient_checkpointing:
-            # The adapters are switched off again by the time a layer is computed anew.
-            again = {"use_reentrant": False, "context_fn": lambda: (nullcontext(), self.positions.as_now())}
-            self.model.activation_checkpointing_enable(again)
-            self._checkpointed = [part for part in self.model.modules() if isinstance(part, GradientCheckpointingLayer)]
+            for layer in self.model.modules():
+                if isinstance(layer, GradientCheckpointingLayer):
+                    layer.forward = self._computed_again(layer.forward)
         self.freeze, config = freeze, self.model.config
         self.hidden_dim, self.num_heads = config.hidden_size, config.num_attention_heads
         self.max_positions = getattr(config, "max_position_embeddings", None)
@@ -109,7 +108,7 @@ class CausalLM(nn.Module):
         -------
         Tensor (B, last, vocabulary)
         """
-        with self.positions.set_to(adapted), self._checkpointing():
+        with self.positions.set_to(adapted):
             return self.model(
                 inputs_embeds=embeds,
                 attention_mask=valid.long(),
@@ -189,17 +188,18 @@ class CausalLM(nn.Module):
             valid = torch.cat([valid, valid.new_ones(len(valid), 1)], dim=1)
             places = places[:, -1:] + 1
 
-    @contextmanager
-    def _checkpointing(self) -> Iterator[None]:
-        # Hugging Face asks each layer's own training flag; what is inside a frozen layer stays in eval mode.
-        before = [layer.training for layer in self._checkpointed]
-        for layer in self._checkpointed:
-            layer.training = self.training
-        try:
-            yield
-        finally:
-            for layer, mode in zip(self._checkpointed, before):
-                layer.training = mode
+    def _computed_again(self, forward: Callable[..., Any]) -> Callable[..., Any]:
+        # Hugging Face's own switch is the layer's training mode, which would wake the dropout of a frozen layer.
+        def run(*inputs: Any, **options: Any) -> Any:
+            if not self.training or not torch.is_grad_enabled() or options.get("past_key_values") is not None:
+                return forward(*inputs, **options)
+            # The adapters are switched off again by the time a layer is computed anew.
+            again = self.positions.as_now()
+            return checkpoint(
+                forward, *inputs, use_reentrant=False, context_fn=lambda: (nullcontext(), again), **options
+            )
+
+        return run
 
     def save(self, folder: str | Path) -> None:
         """Write model and tokenizer as a checkpoint (safetensors)."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -20,23 +19,28 @@ class PositionMask:
     def __init__(self) -> None:
         self.rows: Tensor | None = None
 
-    def set_to(self, positions: Tensor | None) -> AbstractContextManager[None]:
+    def set_to(self, positions: Tensor | None) -> Active:
         """Be active at positions (B, P) of bool within the block, or nowhere for None."""
-        return self._put(
-            positions.flatten().nonzero().squeeze(1) if positions is not None and positions.any() else None
-        )
+        somewhere = positions is not None and bool(positions.any())
+        return Active(self, positions.flatten().nonzero().squeeze(1) if somewhere else None)
 
-    def as_now(self) -> AbstractContextManager[None]:
-        """Be active where it is active now, in a block that is entered later."""
-        return self._put(self.rows)
+    def as_now(self) -> Active:
+        """Be active where it is active now, in blocks that are entered later."""
+        return Active(self, self.rows)
 
-    @contextmanager
-    def _put(self, rows: Tensor | None) -> Iterator[None]:
-        before, self.rows = self.rows, rows
-        try:
-            yield
-        finally:
-            self.rows = before
+
+class Active:
+    """A block, which may be entered again, within which a position mask has these rows."""
+
+    def __init__(self, mask: PositionMask, rows: Tensor | None):
+        self.mask, self.rows, self.before = mask, rows, []
+
+    def __enter__(self) -> None:
+        self.before.append(self.mask.rows)
+        self.mask.rows = self.rows
+
+    def __exit__(self, *_: object) -> None:
+        self.mask.rows = self.before.pop()
 
 
 class PartialLoraLinear(lora.Linear):

@@ -108,14 +108,16 @@ def _shown(responder: EmpathyResponder, dialogue: Dialogue, response: Response, 
     pipeline = responder.pipeline
     batch = responder.batch(dialogue)
     with torch.no_grad():
-        (attention,) = pipeline.context(batch, return_attention=True).attention
+        context = pipeline.context(batch, return_attention=True)
+    (attention,), dropped = context.attention, int(context.heard.dropped[0])
     rate, plan = pipeline.sample_rate, response.plan
     counts = frame_counts(batch.wav_lens, batch.waveforms.shape[1])
     turn_of_position = torch.arange(len(attention))
     if not pipeline.understanding.by_turn:
         # Positions of frames run evenly over the turns laid end to end.
-        middles = (turn_of_position + 0.5) / len(attention) * counts.sum()
-        turn_of_position = torch.searchsorted(counts.cumsum(0), middles, right=True)
+        heard = counts[dropped:]
+        middles = (turn_of_position + 0.5) / len(attention) * heard.sum()
+        turn_of_position = torch.searchsorted(heard.cumsum(0), middles, right=True)
     prompt = pipeline.generation.render(dialogue.history)
     tokenizer = pipeline.generation.render.tokenizer
     return AnsweredDialogue(
@@ -138,7 +140,7 @@ def _shown(responder: EmpathyResponder, dialogue: Dialogue, response: Response, 
         attention=attention,
         tokens=tokenizer.convert_ids_to_tokens(prompt.history),
         turn_of_token=[index for index, turn in enumerate(prompt.turns) for _ in turn],
-        turn_of_position=turn_of_position.tolist(),
+        turn_of_position=(turn_of_position + dropped).tolist(),
         strategy_turns=pipeline.synthesis.strategy.turns,
     )
 
