@@ -14,7 +14,7 @@ from es4r_toolkit.dialogue import LISTENER, SPEAKER, Dialogue, Turn
 from es4r_toolkit.inference import EmpathyResponder
 from es4r_toolkit.losses import response_cross_entropy, response_kl
 
-pytest.importorskip("espeakng_loader")
+pytest.importorskip("espeakng_loader", reason="the espeak extra is not installed: pip install 'es4r-toolkit[espeak]'")
 WORDS = "It was on the phone."
 
 
