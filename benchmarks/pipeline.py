@@ -19,18 +19,23 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parent))
-from timing import measure, peak_rss_mb, summary
+from breakdown import memory_mb, time_by_kind
+from timing import measure, peak_rss_mb, rss_mb, summary
 from workload import Sizes, batch_of, build_pipeline, first_token, spoken_dialogues, train_step
+
+# The frozen speech encoder is held in the precision that it is multiplied in.
+DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
 
 
 def main() -> int:
     """Run the benchmark; returns the exit status."""
     options = _options()
+    imports = rss_mb()
     torch.set_num_threads(options.threads)
     dialogues, source = spoken_dialogues()
     batch = batch_of(dialogues)
     with tempfile.TemporaryDirectory() as folder:
-        pipeline = build_pipeline(Path(folder), Sizes())
+        pipeline = build_pipeline(Path(folder), Sizes(), dtype=DTYPES[options.precision])
     precision = _precision(options.precision)
     understanding, layout = pipeline.understanding, pipeline.generation.layout
     bar = tqdm(total=4, desc="timing", unit="figure", disable=not sys.stderr.isatty())
@@ -49,9 +54,13 @@ def main() -> int:
     pipeline.eval()
     front = timed(lambda: understanding.features(batch.waveforms, batch.wav_lens), 4 * options.repeats)
     mels, counts = understanding.features(batch.waveforms, batch.wav_lens)
-    pipeline.generation.layout = ("text", "fused")
-    first = timed(lambda: _under(precision, first_token, pipeline, mels, counts, batch))
-    pipeline.generation.layout = layout
+
+    def one_token() -> None:
+        pipeline.eval().generation.layout = ("text", "fused")
+        _under(precision, first_token, pipeline, mels, counts, batch)
+        pipeline.generation.layout = layout
+
+    first = timed(one_token)
     bar.close()
     gflops = statistics.median(gemm)
     result = {
@@ -71,6 +80,14 @@ def main() -> int:
         "train_step_gflop": round(flops / 1e9, 1),
         "train_step_utilization": summary([flops / 1e9 / seconds / gflops for seconds in step]),
     }
+    if options.profile:
+        pipeline.train()
+        result["profile_ms"] = {
+            "train_step": time_by_kind(lambda: _under(precision, train_step, pipeline, batch)),
+            "first_token": time_by_kind(one_token),
+        }
+        kept = memory_mb(pipeline, lambda: _under(precision, train_step, pipeline, batch))
+        result["memory_mb"] = {"imports": imports, **kept}
     print(json.dumps(result, indent=2))
     return 0
 
@@ -96,6 +113,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="bf16 runs under autocast")
     parser.add_argument("--threads", type=int, default=1, help="of torch, on the CPU (default: 1)")
     parser.add_argument("--repeats", type=int, default=5, help="at least; short figures take more (default: 5)")
+    parser.add_argument("--profile", action="store_true", help="also say where time and memory go")
     return parser.parse_args()
 
 

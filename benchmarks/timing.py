@@ -6,6 +6,7 @@ import resource
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 
 def measure(work: Callable[[], object], repeats: int) -> list[float]:
@@ -30,6 +31,12 @@ def summary(values: list[float]) -> dict[str, float | list[float]]:
 
 def _short(value: float) -> float:
     return float(f"{value:.4g}")
+
+
+def rss_mb() -> int:
+    """What this process holds now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return round(pages * resource.getpagesize() / 2**20)
 
 
 def peak_rss_mb() -> int:

@@ -108,14 +108,14 @@ def batch_of(dialogues: Sequence[Sequence[Tensor]]) -> DialogueBatch:
     return DialogueBatch.of(held, dialogues)
 
 
-def build_pipeline(folder: Path, sizes: Sizes, full_window: bool = False) -> EmpathyPipeline:
-    """The preset ``paper`` on random weights, everything but the speech encoder trainable."""
+def build_pipeline(folder: Path, sizes: Sizes, full_window: bool = False, dtype: str = "float32") -> EmpathyPipeline:
+    """The preset ``paper`` on random weights, everything but the speech encoder (held in ``dtype``) trainable."""
     torch.manual_seed(0)
     build_whisper(folder / "encoder", sizes.encoder_width, sizes.encoder_layers, sizes.encoder_heads, sizes.mels)
     _build_llm(folder / "llm", sizes)
     llm = CausalLM(folder / "llm", freeze=False)
     understanding = EmpatheticUnderstanding(
-        WhisperSpeechEncoder(folder / "encoder", full_window=full_window),
+        WhisperSpeechEncoder(folder / "encoder", full_window=full_window, dtype=dtype),
         MelDownsampler(sizes.mels),
         AffectiveDualAttention(sizes.mels, num_heads=16, residual=False, share_levels=True, recency=0),
         ConvAdapter(sizes.encoder_width, sizes.hidden),

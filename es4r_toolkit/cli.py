@@ -146,6 +146,7 @@ def respond(
     model: Annotated[str | None, typer.Option(help="Folder of a model.", show_default="the shipped model")] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub model.")] = None,
     device: Annotated[str, typer.Option(help="Where the model runs, such as cuda:0.")] = "cpu",
+    precision: Annotated[str, typer.Option(help="fp32, or bf16 for bfloat16 autocast.")] = "fp32",
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Let the model's YAML build classes from outside the package.")
     ] = False,
@@ -154,26 +155,30 @@ def respond(
 ) -> None:
     """Answer dialogues in text and speech.
 
-    Writes OUTPUT/<dialogue id>/response.json and response.wav. A bad dialogue is named and left out.
+    Writes OUTPUT/<dialogue id>/response.json and response.wav, and OUTPUT/predictions.jsonl for `es4r evaluate` with
+    the answers to dialogues that come with a reference. A bad dialogue is named and left out.
 
     \b
     Example:
       es4r respond dialogue.json --output answers
     """
     from es4r_toolkit.data.manifest import read_manifest
-    from es4r_toolkit.data.responses import folder_names, make_folder
+    from es4r_toolkit.data.responses import folder_names, make_folder, write_predictions
 
     report = read_manifest(dialogues, decode=True)
     for rejection in report.rejected:
         _complain(rejection.error(dialogues))
     make_folder(output)
     folders = folder_names(dialogue.id for dialogue in report.dialogues)
-    answered, failed = [], []
+    answered, failed, predictions = [], [], []
     if report.dialogues:
         from es4r_toolkit.inference import EmpathyResponder
 
         responder = EmpathyResponder.from_hparams(
-            model, revision=revision, trust_remote_code=trust_remote_code, run_opts={"device": device}
+            model,
+            revision=revision,
+            trust_remote_code=trust_remote_code,
+            run_opts={"device": device, "precision": precision},
         )
         for dialogue in _progress(report.dialogues, unit="dialogue"):
             folder = output / folders[dialogue.id]
@@ -187,8 +192,13 @@ def respond(
                 _complain(error, of=dialogue.id)
                 continue
             answered.append({"id": dialogue.id, "folder": str(folder), **answer})
+            if dialogue.response is not None:
+                pair = {"id": dialogue.id, "response": answer["text"], "reference": dialogue.response.text}
+                predictions.append({**pair, "slots": dialogue.slots} if dialogue.slots else pair)
             if not as_json:
                 _print_beside_bar(f"{dialogue.id}  [{answer['strategy']}]  {answer['text']}  {folder}")
+    if predictions:
+        write_predictions(output, predictions)
     rejected = [*(vars(rejection) for rejection in report.rejected), *failed]
     if as_json:
         _print_json({"answered": answered, "rejected": rejected})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from torch import Tensor
 from es4r_toolkit.data.audio import load
 from es4r_toolkit.data.batch import DialogueBatch
 from es4r_toolkit.dialogue import Dialogue
-from es4r_toolkit.errors import BackendError, ConfigError
+from es4r_toolkit.errors import BackendError, ConfigError, require
 from es4r_toolkit.hparams import build, localize, refuse_foreign_tags
 from es4r_toolkit.pipeline import EmpathyPipeline
 from es4r_toolkit.stages.synthesis import SpeechPlan
@@ -76,6 +77,13 @@ class EmpathyResponder:
     ---------
     pipeline : EmpathyPipeline
         With its trained weights loaded; it is put into eval mode.
+    precision : str
+        ``fp32``, or ``bf16`` to compute under bfloat16 autocast.
+
+    Raises
+    ------
+    ConfigError
+        If the precision is another.
 
     Example
     -------
@@ -84,8 +92,9 @@ class EmpathyResponder:
     16000
     """
 
-    def __init__(self, pipeline: EmpathyPipeline):
-        self.pipeline = pipeline.eval()
+    def __init__(self, pipeline: EmpathyPipeline, precision: str = "fp32"):
+        require(precision in ("fp32", "bf16"), "precision", precision, "must be fp32 or bf16")
+        self.pipeline, self.precision = pipeline.eval(), precision
 
     @classmethod
     def from_hparams(
@@ -105,7 +114,8 @@ class EmpathyResponder:
         savedir : str or Path, optional
             Where a hub model is kept.
         run_opts : mapping, optional
-            ``device``, such as ``cuda:0``; the processor where left out.
+            ``device``, such as ``cuda:0``, the processor where left out;
+            ``precision``, ``fp32`` where left out, or ``bf16``.
         revision : str, optional
             Branch, tag or commit on the hub.
         trust_remote_code : bool
@@ -130,7 +140,8 @@ class EmpathyResponder:
         if not isinstance(pipeline, EmpathyPipeline):
             raise ConfigError(file, "builds no pipeline", "name the model/ folder of a training run")
         pipeline.load_trained(folder / WEIGHTS_FILE)
-        return cls(pipeline.to((run_opts or {}).get("device", "cpu")))
+        options = {"device": "cpu", "precision": "fp32", **(run_opts or {})}
+        return cls(pipeline.to(options["device"]), options["precision"])
 
     @torch.no_grad()
     def respond(self, dialogue: Dialogue, **options: Any) -> Response:
@@ -153,15 +164,20 @@ class EmpathyResponder:
         clock = _Clock()
         batch = self.batch(dialogue)
         clock.lap("decoding")
-        context = self.pipeline.context(batch)
-        clock.lap("understanding")
-        (text,) = self.pipeline.generation.generate(context, **options)
-        clock.lap("generation")
+        with self._autocast():
+            context = self.pipeline.context(batch)
+            clock.lap("understanding")
+            (text,) = self.pipeline.generation.generate(context, **options)
+            clock.lap("generation")
         (plan,) = self.pipeline.plan(batch)
         waveform = self.pipeline.synthesis.speak(text, plan)
         clock.lap("synthesis")
         dropped = int(context.heard.dropped[0]) if context.heard is not None else 0
         return Response(text, plan, waveform, self.pipeline.synthesis.voice.sample_rate, dropped, clock.laps)
+
+    def _autocast(self) -> AbstractContextManager:
+        device = next(self.pipeline.parameters()).device.type
+        return torch.autocast(device, torch.bfloat16) if self.precision == "bf16" else nullcontext()
 
     def batch(self, dialogue: Dialogue) -> DialogueBatch:
         """One dialogue as a batch on the model's device, its recordings decoded."""

@@ -15,6 +15,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from es4r_toolkit.backends.attention import attend_here
 from es4r_toolkit.backends.checkpoints import check_sizes, load_weights, naming
+from es4r_toolkit.backends.last_layer import read_last_only
 from es4r_toolkit.backends.partial_lora import PartialLoraLinear, PositionMask, add_partial_lora
 from es4r_toolkit.errors import BackendError, require
 
@@ -70,6 +71,7 @@ class CausalLM(nn.Module):
         if not self.tokenizer.chat_template:
             raise BackendError(source, "its tokenizer has no chat template", "use an instruction-tuned model")
         self.positions = add_partial_lora(self.model, **lora) if lora is not None else PositionMask()
+        read_last_only(self.model, self.positions)
         if gradient_checkpointing:
             for layer in self.model.modules():
                 if isinstance(layer, GradientCheckpointingLayer):
@@ -108,7 +110,7 @@ class CausalLM(nn.Module):
         -------
         Tensor (B, last, vocabulary)
         """
-        with self.positions.set_to(adapted):
+        with self.positions.set_to(adapted, last):
             return self.model(
                 inputs_embeds=embeds,
                 attention_mask=valid.long(),
@@ -170,7 +172,7 @@ class CausalLM(nn.Module):
         cache = DynamicCache(config=self.model.config)
         places = position_ids(valid)
         for step in range(max_new_tokens):
-            with torch.no_grad(), self.positions.set_to(adapted):
+            with torch.no_grad(), self.positions.set_to(adapted, last=1):
                 logits = self.model(
                     inputs_embeds=embeds,
                     attention_mask=valid.long(),

@@ -14,33 +14,55 @@ from es4r_toolkit.errors import BackendError, ConfigError
 
 
 class PositionMask:
-    """Where the adapters of one model are active, shared by all its layers."""
+    """What is asked of each position, shared by all layers of one model.
+
+    Attributes
+    ----------
+    rows : Tensor (M,) of int, or None
+        Where the adapters are active, counted over the flattened batch.
+    last : int or None
+        How many positions at the end are read; None for all.
+    """
 
     def __init__(self) -> None:
         self.rows: Tensor | None = None
+        self.last: int | None = None
+        self.last_rows: Tensor | None = None
 
-    def set_to(self, positions: Tensor | None) -> Active:
-        """Be active at positions (B, P) of bool within the block, or nowhere for None."""
-        somewhere = positions is not None and bool(positions.any())
-        return Active(self, positions.flatten().nonzero().squeeze(1) if somewhere else None)
+    def set_to(self, positions: Tensor | None, last: int | None = None) -> Active:
+        """Within the block be active at positions (B, P) of bool, nowhere for None, and read the last ones only."""
+        if positions is None or not bool(positions.any()):
+            return Active(self, None, last, None)
+        # Where none of the last positions is adapted, the adapters' gradients there are zero and not missing.
+        end = positions if last is None else positions[:, -last:]
+        return Active(self, _rows(positions), last, _rows(end))
 
     def as_now(self) -> Active:
-        """Be active where it is active now, in blocks that are entered later."""
-        return Active(self, self.rows)
+        """Ask what is asked now, in blocks that are entered later."""
+        return Active(self, self.rows, self.last, self.last_rows)
+
+    def at_the_end(self) -> Active:
+        """Within the block the layers see those last positions and no others."""
+        return Active(self, self.last_rows, None, None)
 
 
 class Active:
-    """A block, which may be entered again, within which a position mask has these rows."""
+    """A block, which may be entered again, within which a position mask holds this."""
 
-    def __init__(self, mask: PositionMask, rows: Tensor | None):
-        self.mask, self.rows, self.before = mask, rows, []
+    def __init__(self, mask: PositionMask, *state: Any):
+        self.mask, self.state, self.before = mask, state, []
 
     def __enter__(self) -> None:
-        self.before.append(self.mask.rows)
-        self.mask.rows = self.rows
+        mask = self.mask
+        self.before.append((mask.rows, mask.last, mask.last_rows))
+        mask.rows, mask.last, mask.last_rows = self.state
 
     def __exit__(self, *_: object) -> None:
-        self.mask.rows = self.before.pop()
+        self.mask.rows, self.mask.last, self.mask.last_rows = self.before.pop()
+
+
+def _rows(positions: Tensor) -> Tensor:
+    return positions.flatten().nonzero().squeeze(1)
 
 
 class PartialLoraLinear(lora.Linear):

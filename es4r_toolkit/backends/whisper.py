@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -10,10 +11,11 @@ from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperModel
 
 from es4r_toolkit.backends.attention import PACKED
 from es4r_toolkit.backends.checkpoints import check_sizes, load_weights, naming
-from es4r_toolkit.errors import BackendError
+from es4r_toolkit.errors import BackendError, require
 from es4r_toolkit.masks import frame_counts, pack, relative_lengths, valid_mask
 
 AT_ONCE = 1024  # frames
+DTYPES = ("float32", "bfloat16")
 
 
 class WhisperSpeechEncoder(nn.Module):
@@ -33,6 +35,9 @@ class WhisperSpeechEncoder(nn.Module):
     full_window : bool
         Pad every input to the whole window and leave the padding unmasked, as
         the paper's code does.
+    dtype : str
+        ``float32``, or ``bfloat16`` for a frozen encoder: its matrices are
+        held and multiplied in it, norms and residual stream stay in float32.
     revision : str, optional
         Branch, tag or commit on the hub.
     n_mels, out_dim : int, optional
@@ -42,6 +47,8 @@ class WhisperSpeechEncoder(nn.Module):
     ------
     BackendError
         If the source is missing, holds no Whisper or one of another size.
+    ConfigError
+        If an encoder that is trained is to be held in bfloat16.
     """
 
     def __init__(
@@ -49,18 +56,27 @@ class WhisperSpeechEncoder(nn.Module):
         source: str | Path,
         freeze: bool = True,
         full_window: bool = False,
+        dtype: str = "float32",
         revision: str | None = None,
         n_mels: int | None = None,
         out_dim: int | None = None,
     ):
         super().__init__()
+        require(dtype in DTYPES, "dtype", dtype, f"must be one of {', '.join(DTYPES)}")
+        require(freeze or dtype == "float32", "dtype", dtype, "is for a frozen encoder; training needs float32")
         with naming(source):
             config = WhisperConfig.from_pretrained(source, revision=revision)
             extractor = WhisperFeatureExtractor.from_pretrained(source, revision=revision)
         # Only the encoder is kept, so the decoder's layers are never read.
         config.decoder_layers = 0
-        whole = load_weights(WhisperModel, source, _is_encoder, config=config, revision=revision)
+        # Published checkpoints are float16, and would be kept so.
+        options = {"config": config, "revision": revision, "dtype": torch.float32}
+        whole = load_weights(WhisperModel, source, _is_encoder, **options)
         self.encoder = whole.encoder.requires_grad_(not freeze)
+        self.dtype = getattr(torch, dtype)
+        for layer in self.encoder.modules():
+            if isinstance(layer, nn.Linear | nn.Conv1d):
+                layer.to(self.dtype)
         self.encoder.config._attn_implementation = PACKED
         self.encoder.embed_positions.requires_grad_(False)
         self.freeze, self.full_window = freeze, full_window
@@ -157,6 +173,10 @@ class WhisperSpeechEncoder(nn.Module):
             raise BackendError("mels", f"{frames} frames in a window of {self.max_frames}", "shorten the dialogue")
         if self.full_window:
             mels = nn.functional.pad(mels, (0, 0, 0, self.max_frames - frames))
+        with nullcontext() if self.dtype == torch.float32 else torch.autocast(mels.device.type, self.dtype):
+            return self._encode(mels, counts)
+
+    def _encode(self, mels: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
         valid = valid_mask(counts, mels.shape[1]) | self.full_window
         hidden = mels.masked_fill(~valid[..., None], 0.0).transpose(1, 2)
         hidden = nn.functional.gelu(self.encoder.conv1(hidden)).masked_fill(~valid[:, None, :], 0.0)

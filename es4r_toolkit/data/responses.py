@@ -15,6 +15,7 @@ from es4r_toolkit.errors import DialogueError
 if TYPE_CHECKING:
     from torch import Tensor
 
+PREDICTIONS = "predictions.jsonl"
 # File systems allow 255 bytes; this leaves room for a suffix and keeps listings readable.
 LONGEST_NAME = 80
 
@@ -31,7 +32,7 @@ def folder_names(ids: Iterable[str]) -> dict[str, str]:
     {'7': '7', '../7': '_7', 'a b': 'a_b', 'A_B': 'A_B_2'}
     """
     names: dict[str, str] = {}
-    taken: set[str] = set()
+    taken = {PREDICTIONS}
     for dialogue in ids:
         base = re.sub(r"[^A-Za-z0-9._-]", "_", dialogue).strip(".")[:LONGEST_NAME].rstrip(".") or "dialogue"
         name, count = base, 1
@@ -68,6 +69,12 @@ def write_response(folder: str | Path, answer: Mapping[str, object], waveform: T
     write_json(folder / "response.json", answer)
 
 
+def write_predictions(folder: Path, predictions: Iterable[Mapping[str, object]]) -> None:
+    """Write the ``predictions.jsonl`` that `es4r evaluate` reads, whole or not at all."""
+    lines = (json.dumps(prediction, ensure_ascii=False, allow_nan=False) + "\n" for prediction in predictions)
+    _write_text(folder / PREDICTIONS, "".join(lines))
+
+
 def make_folder(folder: Path) -> None:
     """Make a folder, and those above it, where they are missing."""
     try:
@@ -78,10 +85,18 @@ def make_folder(folder: Path) -> None:
 
 def write_json(path: Path, value: object) -> None:
     """Write JSON, whole or not at all."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
-        beside.write_text(text + "\n", encoding="utf-8")
+    except ValueError as error:
+        raise DialogueError(path, f"cannot hold its values ({error})", "give finite numbers and text") from None
+    _write_text(path, text + "\n")
+
+
+def _write_text(path: Path, text: str) -> None:
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        # A lone surrogate cannot be encoded.
+        beside.write_text(text, encoding="utf-8")
         os.replace(beside, path)
     except ValueError as error:
         raise DialogueError(path, f"cannot hold its values ({error})", "give finite numbers and text") from None

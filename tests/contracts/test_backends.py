@@ -207,6 +207,35 @@ def gradients(lm, prompts, again=False):
     return {name: weight.grad.clone() for name, weight in lora_parameters(lm).items()}
 
 
+def test_an_encoder_held_in_bfloat16_computes_what_autocast_does(whisper_folder, encoder):
+    half = WhisperSpeechEncoder(whisper_folder, dtype="bfloat16").train()
+    mels, lens = torch.randn(2, 40, encoder.n_mels, requires_grad=True), torch.tensor([1.0, 0.5])
+    found, _ = half.encode(mels, lens)
+    with torch.autocast("cpu", torch.bfloat16):
+        expected, _ = encoder.encode(mels, lens)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    assert 0 < (found - encoder.encode(mels, lens)[0]).abs().max() < 0.1
+    found.square().mean().backward()
+    assert mels.grad.abs().sum() > 0
+
+
+def test_an_encoder_that_is_trained_is_refused_in_bfloat16(whisper_folder):
+    with pytest.raises(ConfigError, match="frozen"):
+        WhisperSpeechEncoder(whisper_folder, freeze=False, dtype="bfloat16")
+    with pytest.raises(ConfigError, match="one of float32, bfloat16"):
+        WhisperSpeechEncoder(whisper_folder, dtype="int8")
+
+
+def test_a_checkpoint_in_half_precision_is_read_as_float32(whisper_folder, encoder, tmp_path):
+    shutil.copytree(whisper_folder, tmp_path, dirs_exist_ok=True)
+    WhisperModel.from_pretrained(whisper_folder, dtype=torch.float16).save_pretrained(tmp_path)
+    read = WhisperSpeechEncoder(tmp_path)
+    assert {weight.dtype for weight in read.parameters()} == {torch.float32}
+    mels, lens = torch.randn(1, 40, encoder.n_mels), torch.ones(1)
+    torch.testing.assert_close(read.encode(mels, lens)[0], encoder.encode(mels, lens)[0], atol=2e-2, rtol=2e-2)
+
+
 def test_gradient_checkpointing_computes_layers_again_and_changes_no_gradient(qwen3_folder, prompts, stirred):
     torch.manual_seed(0)
     plain = stirred(CausalLM(qwen3_folder, lora=LORA), 0.5).train()

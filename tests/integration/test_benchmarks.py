@@ -10,6 +10,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import workload
+from breakdown import memory_mb, time_by_kind
 from timing import measure, summary
 
 SMALL = workload.Sizes(
@@ -75,3 +76,18 @@ def test_a_figure_is_a_median_with_its_spread():
     calls = []
     assert len(measure(lambda: calls.append(1), repeats=4)) == 4
     assert len(calls) == 5
+
+
+def test_the_breakdown_tells_kinds_of_operators_and_what_is_kept():
+    layer, heads = torch.nn.Linear(640, 512, bias=False), torch.randn(1, 8, 256, 64)
+    inputs = torch.randn(500, 640)
+    spent = time_by_kind(lambda: (layer(inputs), torch.nn.functional.scaled_dot_product_attention(heads, heads, heads)))
+    assert spent["matrix products"] > 0 < spent["attention"]
+    assert spent["convolutions"] == 0
+    assert spent["all"] == pytest.approx(sum(spent.values()) - spent["all"], abs=0.3)
+    wide = torch.nn.Linear(1000, 500, bias=False)
+    assert memory_mb(wide, lambda: wide(torch.randn(250, 1000)).sum().backward()) == {
+        "weights": 2.0,
+        "gradients": 2.0,
+        "kept_for_backward": 1.0,
+    }

@@ -214,7 +214,7 @@ class FakeResponder:
 
     @classmethod
     def from_hparams(cls, source: object, **options: object) -> FakeResponder:
-        cls.loaded_from = source
+        cls.loaded_from, cls.options = source, options
         return cls()
 
     def respond(self, asked) -> FakeResponse:
@@ -263,6 +263,20 @@ def test_respond_prints_json_for_programs(folder, responder):
     report = json.loads(run("respond", path, "--output", folder / "out", "--json", status=1).stdout)
     assert [(answer["id"], answer["strategy"]) for answer in report["answered"]] == [("1", "comfort")]
     assert [rejection["item"] for rejection in report["rejected"]] == ["line 3", "fails"]
+
+
+def test_respond_writes_predictions_where_there_are_references(folder, responder):
+    known, other = ({"role": "listener", "utterance": text} for text in ("I am sorry.", "Oh."))
+    labelled = {**dialogue("2"), "response": known, "slots": {"affect": "sadness"}}
+    path = write(folder, dialogue("predictions.jsonl"), labelled, {**dialogue("3"), "response": other})
+    run("respond", path, "--output", folder / "out", "--precision", "bf16")
+    assert responder.options["run_opts"] == {"device": "cpu", "precision": "bf16"}
+    assert [json.loads(line) for line in (folder / "out" / "predictions.jsonl").read_text().splitlines()] == [
+        {"id": "2", "response": "You said: I failed.", "reference": "I am sorry.", "slots": {"affect": "sadness"}},
+        {"id": "3", "response": "You said: I failed.", "reference": "Oh."},
+    ]
+    assert (folder / "out" / "predictions.jsonl_2" / "response.wav").is_file()
+    assert "scored         2" in run("evaluate", folder / "out" / "predictions.jsonl").stdout
 
 
 def test_respond_keeps_every_answer_inside_the_output_folder(folder, responder):
