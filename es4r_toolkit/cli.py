@@ -113,7 +113,8 @@ def evaluate(
 ) -> None:
     """Score replies against references.
 
-    Gives BLEU, ROUGE and distinct-n, and slot accuracies where slots are given.
+    Gives BLEU, ROUGE and distinct-n, and slot accuracies where slots are given, each but distinct-n with the 95 %
+    interval of a bootstrap over replies.
 
     \b
     Example:
@@ -271,11 +272,16 @@ def _print_metrics(metrics: dict[str, object]) -> None:
     for name, value in metrics.items():
         if name == "slot_accuracy":
             for slot, accuracy in value.items():
-                typer.echo(f"{_one_line(slot):<14} {accuracy:.4f}  (chance {chances[slot]:.4f})")
+                between = _between(metrics["slot_interval"][slot])
+                typer.echo(f"{_one_line(slot):<14} {accuracy:.4f}  {between}  (chance {chances[slot]:.4f})")
         elif isinstance(value, float):
-            typer.echo(f"{name:<14} {value:.4f}")
+            typer.echo(f"{name:<14} {value:.4f}  {_between(metrics['interval'].get(name))}".rstrip())
         elif isinstance(value, int):
             typer.echo(f"{name:<14} {value}")
+
+
+def _between(interval: list[float] | None) -> str:
+    return "" if interval is None else f"[{interval[0]:.4f}, {interval[1]:.4f}]"
 
 
 if __name__ == "__main__":

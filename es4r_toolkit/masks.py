@@ -94,7 +94,7 @@ def pack(frames: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def sum_by_dialogue(values: Tensor, turns_per_dialogue: Tensor) -> Tensor:
-    """Sum a value per turn (N,) over each dialogue, giving (B,).
+    """Sum what each turn has, (N, ...), over each dialogue, giving (B, ...).
 
     Example
     -------
@@ -102,7 +102,7 @@ def sum_by_dialogue(values: Tensor, turns_per_dialogue: Tensor) -> Tensor:
     tensor([3, 3])
     """
     owner = dialogue_of_turn(turns_per_dialogue)
-    total = values.new_zeros(len(turns_per_dialogue))
+    total = values.new_zeros(len(turns_per_dialogue), *values.shape[1:])
     return total.index_add_(0, owner, values)
 
 

@@ -2,6 +2,7 @@
 
 from es4r_toolkit.lobes.adapters import ConvAdapter, TurnAdapter
 from es4r_toolkit.lobes.attention import MultiHeadAttention
+from es4r_toolkit.lobes.dialogue_norm import DialogueNorm
 from es4r_toolkit.lobes.downsampler import MelDownsampler
 from es4r_toolkit.lobes.dual_attention import AffectiveDualAttention
 from es4r_toolkit.lobes.emotion_head import EmotionHead
@@ -16,6 +17,7 @@ __all__ = [
     "AffectiveDualAttention",
     "ConvAdapter",
     "ConvSubsampler",
+    "DialogueNorm",
     "EmotionHead",
     "EnergyStrategySelector",
     "GatedInjection",

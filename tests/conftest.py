@@ -32,8 +32,22 @@ SENTENCES = [
     "Answer the speaker with empathy.",
     "It is hard.",
 ]
-PAPER = {"residual": False, "share_levels": True, "recency": 0, "context": ("fused",), "full_window": True}
-PLUS = {"residual": True, "share_levels": False, "recency": 3, "context": ("text", "fused"), "full_window": False}
+PAPER = {
+    "normalization": "none",
+    "residual": False,
+    "share_levels": True,
+    "recency": 0,
+    "context": ("fused",),
+    "full_window": True,
+}
+PLUS = {
+    "normalization": "dialogue",
+    "residual": True,
+    "share_levels": False,
+    "recency": 3,
+    "context": ("text", "fused"),
+    "full_window": False,
+}
 
 
 @pytest.fixture(scope="session")
@@ -101,6 +115,7 @@ def make_pipeline(whisper_folder, qwen3_folder) -> Callable[..., EmpathyPipeline
             TurnAdapter(N_MELS, WIDTH, WIDTH),
             chosen["placement"],
             chosen["positions"],
+            chosen["normalization"],
         )
         llm = CausalLM(qwen3_folder, lora=chosen["lora"])
         fusion = SpeechQueryFusion(WIDTH, HEADS, chosen["residual"], chosen["mode"])

@@ -8,8 +8,8 @@ from pathlib import Path
 from es4r_toolkit.data.predictions import Prediction, read_predictions
 from es4r_toolkit.data.records import Rejection
 from es4r_toolkit.errors import DialogueError
-from es4r_toolkit.metrics.slots import SlotTable, chance, slot_accuracies
-from es4r_toolkit.metrics.text import text_scores
+from es4r_toolkit.metrics.slots import SlotTable, chance, slot_accuracies, slot_intervals
+from es4r_toolkit.metrics.text import text_intervals, text_scores
 
 SLOT_TABLE = "slots.json"
 
@@ -21,8 +21,9 @@ class Evaluation:
     Attributes
     ----------
     metrics : dict
-        ``scored``, ``rejected`` and ``empty_replies`` (counts), the keys of `text_scores` where anything was scored,
-        ``slot_accuracy`` and ``slot_chance`` where slots were.
+        ``scored``, ``rejected`` and ``empty_replies`` (counts), the keys of `text_scores` and their ``interval`` where
+        anything was scored, ``slot_accuracy``, ``slot_interval`` and ``slot_chance`` where slots were. Intervals are
+        [low, high], of the bootstrap at 95 %.
     rejected : list of Rejection
         The records left out.
     notes : list of str
@@ -65,18 +66,25 @@ def evaluate(path: str | Path, slots: str | Path | None = None) -> Evaluation:
     }
     notes = []
     if texts:
-        metrics |= text_scores(texts, [prediction.reference for prediction in predictions])
+        references = [prediction.reference for prediction in predictions]
+        metrics |= text_scores(texts, references)
+        metrics["interval"] = _rounded(text_intervals(texts, references))
     with_slots = [prediction for prediction in predictions if prediction.slots]
     if with_slots and table is None:
         notes.append(f"{len(with_slots)} predictions have slots but there is no {SLOT_TABLE}: no slot accuracies")
     elif with_slots:
-        accuracies = slot_accuracies([p.response for p in with_slots], [p.slots for p in with_slots], table)
-        by_chance = chance(table)
+        replies, wanted = [p.response for p in with_slots], [p.slots for p in with_slots]
+        accuracies, by_chance = slot_accuracies(replies, wanted, table), chance(table)
         metrics["slot_accuracy"] = accuracies
+        metrics["slot_interval"] = _rounded(slot_intervals(replies, wanted, table))
         metrics["slot_chance"] = {slot: by_chance[slot] for slot in accuracies}
     elif table is not None:
         notes.append(f"no prediction has slots: {slots} was not used")
     return Evaluation(metrics, rejected, notes)
+
+
+def _rounded(intervals: dict[str, tuple[float, float]]) -> dict[str, list[float]]:
+    return {name: [round(low, 4), round(high, 4)] for name, (low, high) in intervals.items()}
 
 
 def _check_slots(predictions: list[Prediction], table: SlotTable) -> tuple[list[Prediction], list[Rejection]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from es4r_toolkit.data.records import read_json, read_text, type_name
 from es4r_toolkit.errors import ConfigError, DialogueError
+from es4r_toolkit.metrics.bootstrap import Bootstrap
 
 SHAPE = "write {slot: {value: [phrase, ...]}}"
 
@@ -116,15 +117,35 @@ def slot_accuracies(texts: Sequence[str], slots: Sequence[Mapping[str, str]], ta
     DialogueError
         If a slot or value is not in the table.
     """
+    right = slots_right(texts, slots, table)
+    return {slot: sum(hits) / len(hits) for slot in right if (hits := [hit for hit in right[slot] if hit is not None])}
+
+
+def slot_intervals(
+    texts: Sequence[str], slots: Sequence[Mapping[str, str]], table: SlotTable
+) -> dict[str, tuple[float, float]]:
+    """Bootstrap intervals (95 %) of ``slot_accuracies``, from the same arguments."""
+    bootstrap = Bootstrap(len(texts))
+    return {
+        slot: bootstrap.mean([bool(hit) for hit in hits], [hit is not None for hit in hits])
+        for slot, hits in slots_right(texts, slots, table).items()
+        if any(hit is not None for hit in hits)
+    }
+
+
+def slots_right(
+    texts: Sequence[str], slots: Sequence[Mapping[str, str]], table: SlotTable
+) -> dict[str, list[bool | None]]:
+    """Slot -> whether each reply expresses the right value; None where it has no such slot."""
     if len(texts) != len(slots):
         raise ConfigError("slots", f"are {len(slots)} for {len(texts)} texts", "give one mapping for each")
-    right: dict[str, list[bool]] = {slot: [] for slot in table.phrases}
+    right: dict[str, list[bool | None]] = {slot: [] for slot in table.phrases}
     for text, wanted in zip(texts, slots):
         table.check(wanted)
         said = table.predicted(text)
-        for slot, value in wanted.items():
-            right[slot].append(said[slot] == value)
-    return {slot: sum(hits) / len(hits) for slot, hits in right.items() if hits}
+        for slot in table.phrases:
+            right[slot].append(said[slot] == wanted[slot] if slot in wanted else None)
+    return right
 
 
 def chance(table: SlotTable) -> dict[str, float]:

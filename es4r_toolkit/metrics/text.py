@@ -12,6 +12,7 @@ from rouge_score.rouge_scorer import RougeScorer
 from rouge_score.tokenizers import DefaultTokenizer
 
 from es4r_toolkit.errors import ConfigError
+from es4r_toolkit.metrics.bootstrap import Bootstrap
 
 # BLEU-3 with .33 is what the paper's script says; thirds would change the fourth digit.
 BLEU_WEIGHTS = {
@@ -79,9 +80,21 @@ def text_scores(hypotheses: Sequence[str], references: Sequence[str]) -> dict[st
         name: float(corpus_bleu(targets, tokens, weights=weights, smoothing_function=smooth))
         for name, weights in BLEU_WEIGHTS.items()
     }
-    scores |= _rouge(hypotheses, references)
+    scores |= {name: sum(values) / len(values) for name, values in _rouge(hypotheses, references).items()}
     scores |= {"distinct1": distinct(tokens, 1), "distinct2": distinct(tokens, 2)}
     return scores
+
+
+def text_intervals(hypotheses: Sequence[str], references: Sequence[str]) -> dict[str, tuple[float, float]]:
+    """Bootstrap intervals (95 %) of the BLEU and ROUGE scores of ``text_scores``, from the same arguments.
+
+    Not of distinct-n: a resample repeats replies and is less distinct for that alone.
+    """
+    bootstrap = Bootstrap(len(hypotheses))
+    tokens, targets = ([tokenize(text) for text in texts] for texts in (hypotheses, references))
+    intervals = {name: bootstrap.bleu(tokens, targets, weights) for name, weights in BLEU_WEIGHTS.items()}
+    each = _rouge(hypotheses, references)
+    return intervals | {name: bootstrap.mean(values) for name, values in each.items()}
 
 
 def distinct(corpus: Sequence[Sequence[str]], order: int) -> float:
@@ -109,8 +122,8 @@ def _ngrams(tokens: Sequence[str], order: int) -> Iterator[tuple[str, ...]]:
     return zip(*(tokens[start:] for start in range(order)))
 
 
-def _rouge(hypotheses: Sequence[str], references: Sequence[str]) -> dict[str, float]:
+def _rouge(hypotheses: Sequence[str], references: Sequence[str]) -> dict[str, list[float]]:
     # The library's own tokenizer, named, since its default is announced in the log at every call.
     scorer = RougeScorer(list(ROUGE_TYPES), tokenizer=DefaultTokenizer(use_stemmer=False))
     each = [scorer.score(target, text) for target, text in zip(references, hypotheses)]
-    return {name: sum(score[name].fmeasure for score in each) / len(each) for name in ROUGE_TYPES}
+    return {name: [score[name].fmeasure for score in each] for name in ROUGE_TYPES}

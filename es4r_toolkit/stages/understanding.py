@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from es4r_toolkit.errors import ConfigError, require
+from es4r_toolkit.lobes.dialogue_norm import DialogueNorm
 from es4r_toolkit.lobes.dual_attention import split_turns
 from es4r_toolkit.lobes.injection import GatedInjection
 from es4r_toolkit.masks import frame_counts, pack, relative_lengths, share_states, sum_by_dialogue, valid_mask
@@ -72,6 +73,9 @@ class EmpatheticUnderstanding(nn.Module):
         What the language model gets: ``frames`` through the adapter (the
         paper), or one position a turn, ``turns``, through the turn adapter
         (ours). The other adapter is left out.
+    normalization : str
+        Of the mels that go into the downsampler: ``none`` (the paper), or
+        ``dialogue``, DialogueNorm (ours).
     """
 
     def __init__(
@@ -83,14 +87,17 @@ class EmpatheticUnderstanding(nn.Module):
         turn_adapter: nn.Module | None = None,
         placement: str = "replace",
         positions: str = "frames",
+        normalization: str = "none",
     ):
         super().__init__()
         require(placement in ("replace", "inject"), "placement", placement, "must be replace or inject")
         require(positions in ("frames", "turns"), "positions", positions, "must be frames or turns")
+        require(normalization in ("none", "dialogue"), "normalization", normalization, "must be none or dialogue")
         chosen = adapter if positions == "frames" else turn_adapter
         require(chosen is not None, "positions", positions, "needs its adapter")
         self.encoder, self.downsampler = encoder, downsampler
         self.dual_attention, self.adapter, self.by_turn = dual_attention, chosen, positions == "turns"
+        self.normalize = DialogueNorm() if normalization == "dialogue" else None
         self.injection = GatedInjection(encoder.n_mels) if placement == "inject" else None
 
     def forward(self, waveforms: Tensor, wav_lens: Tensor, turns_per_dialogue: Tensor) -> SpeechStates:
@@ -130,10 +137,13 @@ class EmpatheticUnderstanding(nn.Module):
             Valid frames of each turn.
         turns_per_dialogue : Tensor (B,) of int
         """
-        frames, counts = _by_length(self.downsampler, mels, mel_counts)
+        frames, counts = self._downsample(mels, mel_counts, turns_per_dialogue)
         keep, dropped = self._window(counts, turns_per_dialogue)
         heard = turns_per_dialogue - dropped
-        mels, mel_counts, frames, counts = (part[keep] for part in (mels, mel_counts, frames, counts))
+        if bool(dropped.any()):
+            mels, mel_counts = mels[keep], mel_counts[keep]
+            # Once more, since a turn that is not heard has no part in the norm either.
+            frames, counts = self._downsample(mels, mel_counts, heard)
         context, lens = self.dual_attention(frames, relative_lengths(counts, frames.shape[1]), heard)
         attended = split_turns(context, counts, heard)
         if self.injection is None:
@@ -151,6 +161,11 @@ class EmpatheticUnderstanding(nn.Module):
         else:
             states, lens = self.adapter(states, lens)
         return SpeechStates(states, lens, dropped, attended, attended_lens, keep)
+
+    def _downsample(self, mels: Tensor, mel_counts: Tensor, turns_per_dialogue: Tensor) -> tuple[Tensor, Tensor]:
+        if self.normalize is not None:
+            mels = self.normalize(mels, mel_counts, turns_per_dialogue)
+        return _by_length(self.downsampler, mels, mel_counts)
 
     def _window(self, counts: Tensor, turns_per_dialogue: Tensor) -> tuple[Tensor, Tensor]:
         """Which turns (N,) the window holds, and how many oldest ones (B,) it does not."""

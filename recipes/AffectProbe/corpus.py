@@ -24,6 +24,8 @@ SPLITS = ("train", "valid", "test")
 SLOTS = ("affect", "trend", "topic")
 TRENDS = ("better", "same", "worse")
 FEATURES = ("rate", "pitch", "pitch_range", "level", "word_gap")
+# What espeak-ng takes, and what a wider region is cut to.
+BOUNDS = {"rate": (80, 450), "pitch_range": (0, 99), "word_gap": (0, 50)}
 NEUTRAL_PITCH_RANGE = 50
 
 
@@ -31,21 +33,38 @@ NEUTRAL_PITCH_RANGE = 50
 # What the YAML file says
 
 
-def read_corpus(path: str | Path) -> dict:
-    """Read and check corpus.yaml; every fault is a ConfigError that names the entry."""
+def read_corpus(path: str | Path, level: str = "standard") -> dict:
+    """Read and check corpus.yaml at one level of difficulty; every fault is a ConfigError that names the entry."""
     try:
         config = YAML(typ="safe", pure=True).load(Path(path).read_text(encoding="utf-8"))
     except (OSError, YAMLError) as error:
         raise ConfigError(
             path, f"cannot be read ({' '.join(str(error).split())})", "give a corpus YAML file"
         ) from error
-    needed = {"affects", "neutral", "voices", "recording", "speaker_turns", "name_topic_again", "topics", "sentences"}
-    missing = sorted((needed | {"reply"}) - set(config if isinstance(config, dict) else ()))
+    needed = {"levels", "affects", "neutral", "voices", "recording", "speaker_turns", "name_topic_again", "topics"}
+    missing = sorted((needed | {"sentences", "reply"}) - set(config if isinstance(config, dict) else ()))
     _require(not missing, path, f"lacks {missing}", "see recipes/AffectProbe/hparams/corpus.yaml")
+    levels = config.pop("levels")
+    _require(level in levels, "level", f"got {level!r}", f"must be one of {', '.join(levels)}")
+    config["recording"] |= levels[level]["recording"]
+    spread = levels[level].get("spread")
+    _require(isinstance(spread, int | float) and spread > 0, f"levels.{level}.spread", spread, "must be above 0")
     _check_speech(config)
     _check_text(config)
     _check_reply(config)
+    config["affects"] = {name: _widened(row, spread) for name, row in config["affects"].items()}
     return config
+
+
+def _widened(row: dict, spread: float) -> dict:
+    """An affect's region, so many times as wide about its middle, within what espeak-ng takes."""
+    wide = dict(row)
+    for feature in FEATURES:
+        low, high = row[feature]
+        middle, half = (low + high) / 2, spread * (high - low) / 2
+        least, most = BOUNDS.get(feature, (-99, 99))
+        wide[feature] = [max(middle - half, least), min(middle + half, most)]
+    return wide
 
 
 def _check_speech(config: dict) -> None:

@@ -51,7 +51,7 @@ from es4r_toolkit.errors import AudioError, ConfigError, ES4RError, require
 SIZES = {"train": 1300, "valid": 100, "test": 200}
 COMPLETION_MARK = "corpus.json"
 OUTPUTS = (COMPLETION_MARK, "slots.json", *(f"{split}.jsonl" for split in SPLITS), "wav")
-FORMAT = 1  # raise when this script writes other bytes for the same settings
+FORMAT = 2  # raise when this script writes other bytes for the same settings
 # At full volume several voices clip inside espeak-ng, out of reach of any later gain.
 VOLUME = 50
 SILENCE = 0.003  # of full scale; espeak-ng's pauses are digital silence
@@ -60,6 +60,7 @@ SILENCE = 0.003  # of full scale; espeak-ng's pauses are digital silence
 def prepare(
     data_folder: str | Path,
     corpus: str | Path = CORPUS,
+    level: str = "standard",
     seed: int = 1234,
     sizes: Mapping[str, int] = SIZES,
     workers: int = 2,
@@ -74,6 +75,8 @@ def prepare(
         all is complete, corpus.json. Other files in it are left alone.
     corpus : path
         The YAML file of affects, voices and sentences.
+    level : str
+        How hard the affects are to tell apart, one of the file's levels.
     seed : int
         Not negative.
     sizes : mapping of str to int
@@ -96,10 +99,11 @@ def prepare(
         If espeak-ng is missing or fails.
     """
     _check_arguments(seed, sizes, workers)
-    config = read_corpus(corpus)
+    config = read_corpus(corpus, level)
     folder = Path(data_folder)
     fingerprint = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
-    settings = {"format": FORMAT, "corpus_sha256": fingerprint, "seed": seed, "sizes": {s: sizes[s] for s in SPLITS}}
+    settings = {"format": FORMAT, "corpus_sha256": fingerprint, "level": level, "seed": seed}
+    settings["sizes"] = {split: sizes[split] for split in SPLITS}
     found = _read_mark(folder)
     if found is not None and found["settings"] == settings:
         return {**found, "made": False}
@@ -121,7 +125,7 @@ def prepare(
 def speak_dialogue(
     espeak: EspeakSynthesizer, turns: list[dict], recording: dict, rng: np.random.Generator
 ) -> tuple[list[np.ndarray], bool]:
-    """Speak the turns as one recording: one gain, one noise.
+    """Speak the turns as one recording.
 
     Returns
     -------
@@ -129,16 +133,34 @@ def speak_dialogue(
     scaled : bool
         Whether the dialogue had to be made quieter so as not to clip.
     """
-    waveforms = []
+    spoken = []
     for turn in turns:
         parameters = {name: turn[name] for name in ("voice", "rate", "pitch", "pitch_range", "word_gap")}
         samples, rate = espeak.speak(turn["text"], volume=VOLUME, **parameters)
         speech = _resample(_trim(samples / 32768, turn["text"]), rate, recording["sample_rate"])
-        waveforms.append(speech * 10 ** (turn["level"] / 20))
-    power = np.mean(np.concatenate(waveforms) ** 2)
-    noise_level = math.sqrt(power * 10 ** (-rng.uniform(*recording["snr"]) / 10))
+        spoken.append(speech * 10 ** (turn["level"] / 20))
+    return record(spoken, recording, rng)
+
+
+def record(
+    spoken: list[np.ndarray], recording: Mapping[str, object], rng: np.random.Generator
+) -> tuple[list[np.ndarray], bool]:
+    """Put the turns of a dialogue on one recording: one loudness, one gain, one noise.
+
+    Every dialogue is brought to the same mean power before the gain is drawn, so that how loud the whole is tells
+    nothing of how its turns were spoken; only one turn against another does.
+
+    Returns
+    -------
+    waveforms : list of int16 array (samples,)
+    scaled : bool
+        Whether the dialogue had to be made quieter so as not to clip.
+    """
+    whole = math.sqrt(np.mean(np.concatenate(spoken) ** 2))
+    waveforms = [speech / whole for speech in spoken]
+    noise_level = 10 ** (-rng.uniform(*recording["snr"]) / 20)
     pole = rng.uniform(*recording["noise_colour"])
-    gain = 10 ** ((recording["headroom"] + rng.uniform(*recording["gain"])) / 20)
+    gain = 10 ** ((recording["loudness"] + rng.uniform(*recording["gain"])) / 20)
     for position, speech in enumerate(waveforms):
         room = (np.array([rng.uniform(*recording["lead"]) for _ in range(2)]) * recording["sample_rate"]).astype(int)
         padded = np.pad(speech, room)
@@ -303,6 +325,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--data_folder", required=True, help="where the corpus goes")
     parser.add_argument("--corpus", default=str(CORPUS), help="YAML of affects, voices and sentences [%(default)s]")
+    parser.add_argument("--level", default="standard", help="easy, standard or hard [%(default)s]")
     parser.add_argument("--seed", type=int, default=1234, help="the same seed gives the same bytes [%(default)s]")
     for split, size in SIZES.items():
         parser.add_argument(f"--{split}", type=int, default=size, help=f"dialogues for {split} [%(default)s]")
@@ -310,7 +333,7 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     sizes = {split: getattr(chosen, split) for split in SPLITS}
     try:
-        summary = prepare(chosen.data_folder, chosen.corpus, chosen.seed, sizes, chosen.workers)
+        summary = prepare(chosen.data_folder, chosen.corpus, chosen.level, chosen.seed, sizes, chosen.workers)
     except ES4RError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

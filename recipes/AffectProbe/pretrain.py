@@ -30,7 +30,7 @@ from es4r_toolkit.backends.whisper import WhisperSpeechEncoder
 from es4r_toolkit.data.audio import load
 from es4r_toolkit.data.manifest import read_manifest
 from es4r_toolkit.dialogue import SPEAKER, Dialogue, Turn
-from es4r_toolkit.lobes import MelDownsampler, StatisticsPooling
+from es4r_toolkit.lobes import DialogueNorm, MelDownsampler, StatisticsPooling
 from es4r_toolkit.losses import response_cross_entropy
 from es4r_toolkit.masks import frame_counts, relative_lengths, valid_mask
 from es4r_toolkit.prompt import PromptRenderer
@@ -51,6 +51,7 @@ def pretrain(
     speech_steps: int,
     llm_steps: int,
     seed: int,
+    normalization: str = "none",
 ) -> None:
     """Make ``encoder``, ``downsampler.safetensors`` and ``llm`` in a folder.
 
@@ -77,6 +78,8 @@ def pretrain(
     speech_steps, llm_steps : int
         Optimizer steps.
     seed : int
+    normalization : str
+        Of the mels that go into the downsampler: ``none`` or ``dialogue``.
     """
     settings = {key: value for key, value in locals().items() if key not in ("folder", "data_folder", "corpus")}
     settings["spoken"] = json.loads((Path(data_folder) / "corpus.json").read_text(encoding="utf-8"))["settings"]
@@ -89,12 +92,14 @@ def pretrain(
     torch.manual_seed(seed)
     build_whisper(building / "encoder", **encoder)
     front = MelDownsampler(**downsampler)
-    losses = {"speech": pretrain_speech(building / "encoder", front, data_folder, speech_steps, seed)}
+    normalize = DialogueNorm() if normalization == "dialogue" else None
+    losses = {"speech": pretrain_speech(building / "encoder", front, data_folder, speech_steps, seed, normalize)}
     weights = {f"understanding.downsampler.{name}": weight for name, weight in front.state_dict().items()}
     save_file(weights, building / "downsampler.safetensors")
-    examples = text_dialogues(read_corpus(corpus), 12_000, seed)
+    config = read_corpus(corpus, settings["spoken"]["level"])
+    examples = text_dialogues(config, 12_000, seed)
     said = [text for one in examples[:3000] for text in (*(turn.text for turn in one.turns), one.reply)]
-    tokenizer = train_tokenizer([*said, *_framing(read_corpus(corpus), system)], vocab_size)
+    tokenizer = train_tokenizer([*said, *_framing(config, system)], vocab_size)
     build_qwen3(building / "llm", tokenizer, **llm)
     losses["llm"] = pretrain_llm(building / "llm", examples, system, llm_steps, seed)
     (building / "backbones.json").write_text(json.dumps({"settings": settings, "final_loss": losses}, indent=2))
@@ -108,6 +113,7 @@ def pretrain_speech(
     data_folder: str,
     steps: int,
     seed: int,
+    normalize: DialogueNorm | None = None,
     batch_size: int = 64,
     contrast: float = 0.3,
     temperature: float = 0.1,
@@ -131,15 +137,17 @@ def pretrain_speech(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=steps, pct_start=0.1)
     bar = tqdm(range(steps), desc="pre-training on speech", unit="step")
     for _ in bar:
-        halves = _halves(report.dialogues, batch_size, generator, model.sample_rate)
+        halves, halves_per_dialogue = _halves(report.dialogues, batch_size, generator, model.sample_rate)
         counts = torch.tensor([len(half) for half in halves])
         mels, lens = model.features(nn.utils.rnn.pad_sequence(halves, True), relative_lengths(counts))
-        valid = valid_mask(frame_counts(lens, mels.shape[1]), mels.shape[1])
+        frames = frame_counts(lens, mels.shape[1])
+        valid = valid_mask(frames, mels.shape[1])
         masked = _spans(mels.shape[:2], generator) & valid
         states, state_lens = model.encode(mels.masked_fill(masked[..., None], 0.0), lens)
         guess = fill(states).unflatten(2, (2, model.n_mels)).flatten(1, 2)[:, : mels.shape[1]]
         filled = (guess - mels)[masked].square().mean()
-        loss = filled + contrast * tell(states, state_lens) + tell_early(*downsampler(mels, lens))
+        early = mels if normalize is None else normalize(mels, frames, halves_per_dialogue)
+        loss = filled + contrast * tell(states, state_lens) + tell_early(*downsampler(early, lens))
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(groups[0], 1.0)
@@ -150,15 +158,23 @@ def pretrain_speech(
     return loss.item()
 
 
-def _halves(dialogues: Sequence[Dialogue], least: int, generator: np.random.Generator, rate: int) -> list[Tensor]:
-    """First and second half of each turn of some random dialogues, at least so many turns where there are as many."""
+def _halves(
+    dialogues: Sequence[Dialogue], least: int, generator: np.random.Generator, rate: int
+) -> tuple[list[Tensor], Tensor]:
+    """First and second half of each turn of some random dialogues, at least so many turns where there are as many.
+
+    Gives the halves in turn, and how many of them belong to each dialogue.
+    """
     turns: list[Turn] = []
+    numbers: list[int] = []
     for index in generator.permutation(len(dialogues)):
         turns += dialogues[index].history
+        numbers.append(2 * len(dialogues[index].history))
         if len(turns) >= least:
             break
     waves = (load(turn.audio, rate) for turn in turns)
-    return [half for wave in waves for half in (wave[: len(wave) // 2], wave[len(wave) // 2 :])]
+    halves = [half for wave in waves for half in (wave[: len(wave) // 2], wave[len(wave) // 2 :])]
+    return halves, torch.tensor(numbers)
 
 
 class ManneredHalves(nn.Module):
@@ -209,6 +225,7 @@ def pretrain_llm(
     steps: int,
     seed: int,
     batch_size: int = 32,
+    comparing: float = 0.4,
     directed: float = 0.8,
     unheard: float = 0.2,
     stirred: float = 0.5,
@@ -217,16 +234,17 @@ def pretrain_llm(
 ) -> float:
     """Learn to answer; returns the last loss, of the replies (nats a token).
 
-    A share ``directed`` of the dialogues says how each turn is spoken. Each
-    token of the history is left out with probability ``unheard``, and the
-    words of a turn change places with probability ``stirred``, lest the place
-    of a word in the few sentences there are be learned in its stead. Every
-    other batch has of the words one noun alone: what a noun means and how
-    turns compare is learned sooner where there is nothing else. Once that is
-    known, for the last two fifths of the steps, one batch in four has fewer
-    dialogues and up to ``foreign`` random tokens among the words of each:
-    whatever else is said, the reply keeps its form. The words of the history
-    count less than those of the reply.
+    For the first steps, a share ``comparing`` of all, each dialogue is one
+    noun and how each turn is spoken: what a noun means and how turns compare
+    is learned soonest where there is nothing else. Every other batch of the
+    rest is such a one. In the others a share ``directed`` of the dialogues
+    says how each turn is spoken; each token of the history is left out with
+    probability ``unheard``, and the words of a turn change places with
+    probability ``stirred``, lest the place of a word in the few sentences
+    there are be learned in its stead. For the last third of the steps one
+    batch in four has fewer dialogues and up to ``foreign`` random tokens
+    among the words of each: whatever else is said, the reply keeps its form.
+    The words of the history count less than those of the reply.
     """
     model = CausalLM(source, freeze=False)
     render = PromptRenderer(model.tokenizer, system)
@@ -235,8 +253,10 @@ def pretrain_llm(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps, pct_start=0.1)
     bar = tqdm(range(steps), desc="pre-training the language model", unit="step")
     for step in bar:
-        terse, strange = step % 2 == 0, step % 4 == 3 and step >= 0.6 * steps
-        chosen = generator.choice(len(examples), batch_size // 4 if strange else batch_size)
+        alone = step < comparing * steps
+        terse, strange = alone or step % 2 == 0, step % 4 == 3 and step >= steps * 2 / 3
+        size = batch_size * 2 if alone else batch_size // 4 if strange else batch_size
+        chosen = generator.choice(len(examples), size)
         rows = []
         for one in (examples[index] for index in chosen):
             if terse:

@@ -15,6 +15,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from ruamel.yaml import YAML
 from safetensors.torch import load_file
@@ -57,6 +58,12 @@ def recipe(corpus):
 @pytest.fixture(scope="module")
 def config(corpus):
     return corpus.read_corpus(corpus.CORPUS)
+
+
+@pytest.fixture(scope="module")
+def written(corpus):
+    """The YAML file as it stands, before a level is applied."""
+    return YAML(typ="safe").load(corpus.CORPUS.read_text())
 
 
 @pytest.fixture(scope="module")
@@ -222,7 +229,7 @@ def test_the_share_table_has_the_most_entropy_of_its_kind(corpus, config):
 @pytest.mark.parametrize("size", [24, 200, 1300])
 def test_drawn_labels_keep_the_margins(corpus, config, size):
     labels = corpus.draw_labels(config, "test", size, seed=3)
-    for slot, values, slack in (("affect", 4, 1), ("topic", 8, 1), ("trend", 3, 5)):
+    for slot, values, slack in (("affect", 6, 1), ("topic", 8, 1), ("trend", 3, 5)):
         counts = Counter(label[slot] for label in labels)
         assert len(counts) == values
         assert all(abs(count - size / values) <= slack for count in counts.values()), (slot, counts)
@@ -231,7 +238,7 @@ def test_drawn_labels_keep_the_margins(corpus, config, size):
 def test_labels_of_a_split_do_not_depend_on_one_another(corpus, config):
     labels = corpus.draw_labels(config, "train", 2400, seed=3)
     counts = Counter((label["topic"], label["affect"]) for label in labels)
-    assert max(abs(counts[pair] - 75) for pair in itertools.product(config["topics"], config["affects"])) < 35
+    assert max(abs(counts[pair] - 50) for pair in itertools.product(config["topics"], config["affects"])) < 30
 
 
 def test_the_oracle_that_hears_the_last_turn_alone_is_far_from_perfect(corpus, config):
@@ -254,6 +261,81 @@ def test_the_text_does_not_tell_the_affect(corpus, config):
         expected = table.sum(axis=1, keepdims=True) * table.sum(axis=0, keepdims=True) / table.sum()
         freedom = (len(values) - 1) * (len(texts) - 1)
         assert ((table - expected) ** 2 / expected).sum() / freedom < 1.5, side
+
+
+def test_words_do_not_tell_affect_or_trend_to_naive_bayes(corpus, config):
+    """Every word of a dialogue and its number of turns, learned on half of the dialogues and asked on the other half."""
+    labels = corpus.draw_labels(config, "test", 4000, seed=11)
+    plans = [corpus.plan_dialogue(config, "test", s, np.random.default_rng([11, i])) for i, s in enumerate(labels)]
+    words = [{str(len(turns))}.union(*(turn["text"].lower().split() for turn in turns)) for turns in plans]
+    vocabulary = sorted(set().union(*words))
+    seen = np.array([[word in said for word in vocabulary] for said in words], float)
+    for slot, number in (("affect", 6), ("trend", 3)):
+        values = sorted({label[slot] for label in labels})
+        wanted = np.array([values.index(label[slot]) for label in labels])
+        learned = [seen[:2000][wanted[:2000] == value] for value in range(number)]
+        rates = np.array([(part.sum(axis=0) + 1) / (len(part) + 2) for part in learned])
+        scores = seen[2000:] @ np.log(rates).T + (1 - seen[2000:]) @ np.log(1 - rates).T
+        assert (scores.argmax(axis=1) == wanted[2000:]).mean() < 1 / number + 0.05
+
+
+@needs_espeak
+def test_the_loudness_of_a_dialogue_does_not_tell_affect_or_trend(recipe, tmp_path):
+    recipe.prepare(tmp_path, seed=5, sizes={"train": 400, "valid": 1, "test": 1}, workers=2, progress=False)
+    dialogues = read_manifest(tmp_path / "train.jsonl", check_audio=False).dialogues
+    loudness = []
+    for dialogue in dialogues:
+        heard = np.concatenate([soundfile.read(turn.audio)[0] for turn in dialogue.history])
+        loudness.append(10 * np.log10(np.mean(heard**2)))
+    loudness = np.array(loudness)
+    assert 10 < np.ptp(loudness) < 14, "the gain is drawn from 12 dB"
+    for slot, number in (("affect", 6), ("trend", 3)):
+        wanted = np.array([dialogue.slots[slot] for dialogue in dialogues])
+        # The commonest value among the twenty dialogues of the nearest loudness, oneself left out.
+        hits = 0
+        for place, level in enumerate(loudness):
+            near = np.argsort(np.abs(loudness - level))[1:21]
+            hits += Counter(wanted[near]).most_common(1)[0][0] == wanted[place]
+        assert hits / len(dialogues) < 1 / number + 0.05
+
+
+def test_a_dialogue_is_as_loud_as_its_gain_however_its_turns_are_spoken(recipe):
+    recording = {"loudness": -30, "gain": [3, 3], "snr": [90, 90], "noise_colour": [0, 0], "lead": [0, 0]}
+    recording["sample_rate"] = 16000
+    generator = np.random.default_rng(0)
+    for levels in ((0, 0), (8, -2), (-9, -9)):
+        spoken = [10 ** (level / 20) * generator.standard_normal(16000) * 0.1 for level in levels]
+        turns, scaled = recipe.record(spoken, recording, generator)
+        heard = np.concatenate(turns) / 32767
+        assert not scaled
+        assert 10 * np.log10(np.mean(heard**2)) == pytest.approx(-27, abs=0.05)
+        powers = [10 * np.log10(np.mean((turn / 32767) ** 2)) for turn in turns]
+        assert powers[0] - powers[1] == pytest.approx(levels[0] - levels[1], abs=0.3)
+
+
+def test_a_level_widens_the_regions_about_their_middle_and_says_how_it_is_recorded(corpus, written):
+    standard = corpus.read_corpus(corpus.CORPUS)
+    for level, row in written["levels"].items():
+        config = corpus.read_corpus(corpus.CORPUS, level)
+        assert config["recording"]["snr"] == row["recording"]["snr"]
+        for name, region in config["affects"].items():
+            for feature in corpus.FEATURES:
+                low, high = region[feature]
+                known = standard["affects"][name][feature]
+                least, most = corpus.BOUNDS.get(feature, (-99, 99))
+                assert least <= low <= sum(known) / 2 <= high <= most
+                if least < low and high < most:
+                    assert high - low == pytest.approx(row["spread"] * (known[1] - known[0]))
+    with pytest.raises(ConfigError, match="must be one of easy, standard, hard"):
+        corpus.read_corpus(corpus.CORPUS, "hardest")
+
+
+def test_neighbours_overlap_in_every_feature_at_the_standard_level(config):
+    for feature in ("rate", "pitch", "pitch_range", "level", "word_gap"):
+        regions = sorted((tuple(row[feature]) for row in config["affects"].values()), key=sum)
+        apart = [right[0] >= left[1] for left, right in itertools.pairwise(regions)]
+        # Pitch falls into a low group and a high one; every affect still has a neighbour that it overlaps.
+        assert not any(first and second for first, second in itertools.pairwise([True, *apart, True])), feature
 
 
 def test_turns_are_drawn_from_the_region_of_their_affect(corpus, config):
@@ -292,12 +374,15 @@ def corrupted(config: dict, change) -> dict:
         (lambda c: c["reply"]["affect"]["joy"].append("I hear [joy] and real anger."), "real anger"),
         (lambda c: c["reply"]["affect"].pop("joy"), r"reply\.affect"),
         (lambda c: c["speaker_turns"].__setitem__(0, 1), "speaker_turns"),
+        (lambda c: c["levels"].pop("standard"), "level: got 'standard'; must be one of easy, hard"),
+        (lambda c: c["levels"]["standard"].update(spread=0), r"levels\.standard\.spread"),
+        (lambda c: c["levels"]["standard"]["recording"].pop("snr"), r"recording\.snr"),
     ],
 )
-def test_a_faulty_corpus_file_is_refused_with_the_entry_named(corpus, config, tmp_path, change, problem):
+def test_a_faulty_corpus_file_is_refused_with_the_entry_named(corpus, written, tmp_path, change, problem):
     path = tmp_path / "corpus.yaml"
     with path.open("w") as file:
-        YAML(typ="safe").dump(corrupted(config, change), file)
+        YAML(typ="safe").dump(corrupted(written, change), file)
     with pytest.raises(ConfigError, match=problem):
         corpus.read_corpus(path)
 
@@ -322,11 +407,11 @@ def test_a_folder_of_something_else_is_left_alone(recipe, tmp_path):
 
 
 @needs_espeak
-def test_a_failed_build_leaves_nothing_behind(recipe, config, tmp_path, capsys):
+def test_a_failed_build_leaves_nothing_behind(recipe, written, tmp_path, capsys):
     path = tmp_path / "corpus.yaml"
     with path.open("w") as file:
         YAML(typ="safe").dump(
-            corrupted(config, lambda c: c["voices"].update(test=["en-us+nobody", "en-us+none"])), file
+            corrupted(written, lambda c: c["voices"].update(test=["en-us+nobody", "en-us+none"])), file
         )
     command = ["--data_folder", str(tmp_path / "data"), "--corpus", str(path)]
     assert recipe.main([*command, "--train", "2", "--valid", "1", "--test", "1"]) == 1
@@ -354,6 +439,7 @@ def test_pretraining_makes_the_backbones_once(corpus, built, tmp_path, monkeypat
         "llm": {"hidden_size": 16, "layers": 1, "heads": 2, "intermediate_size": 16},
         "vocab_size": 700,
         "llm_steps": 4,
+        "normalization": "dialogue",
         "seed": 3,
     }
     recipe.pretrain(**settings, speech_steps=12)

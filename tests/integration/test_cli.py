@@ -163,8 +163,8 @@ def test_evaluate_writes_and_prints_the_metrics(tmp_path):
     metrics = json.loads((tmp_path / "deep" / "out" / "metrics.json").read_text())
     assert metrics["bleu1"] == 1.0
     assert metrics["slot_accuracy"] == {"affect": 1.0}
-    assert "bleu1          1.0000\n" in output
-    assert "affect         1.0000  (chance 0.5000)\n" in output
+    assert "bleu1          1.0000  [1.0000, 1.0000]\n" in output
+    assert "affect         1.0000  [1.0000, 1.0000]  (chance 0.5000)\n" in output
 
 
 def test_evaluate_names_each_bad_line_and_scores_the_others(tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from comparisons import SWITCHES, assert_same, few, rows, spoken, valid_rows
+from comparisons import LENGTHS, SWITCHES, assert_same, few, rows, spoken, valid_rows
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -64,6 +64,19 @@ def test_what_the_window_cannot_hold_are_whole_oldest_turns_counted(cached_pipel
     kept = pipeline.understanding(batch.waveforms[3:5], batch.wav_lens[3:5], torch.tensor([2]))
     assert_same(rows(states.states, states.lens)[0], rows(kept.states, kept.lens)[0])
     assert pipeline.context(batch).heard.dropped.tolist() == [3, 0]
+
+
+@pytest.mark.parametrize("normalization", ["none", "dialogue"])
+def test_only_the_norm_takes_out_what_all_turns_of_a_dialogue_share(make_pipeline, make_batch, normalization):
+    understanding, batch = make_pipeline("plus", normalization=normalization).understanding, make_batch(LENGTHS)
+    mels, counts = understanding.features(batch.waveforms, batch.wav_lens)
+    before = understanding.listen(mels, counts, batch.turns_per_dialogue).attended
+    channel = torch.linspace(-1, 1, mels.shape[2], dtype=mels.dtype).repeat(len(mels), 1)
+    together = understanding.listen(mels + channel[:, None], counts, batch.turns_per_dialogue).attended
+    channel[1] += 0.5
+    apart = understanding.listen(mels + channel[:, None], counts, batch.turns_per_dialogue).attended
+    assert bool((together - before).abs().max() < 1e-9) is (normalization == "dialogue")
+    assert (apart - together).abs().max() > 1e-3
 
 
 def test_a_newest_turn_that_passes_the_window_is_refused_not_cut(cached_pipeline, make_batch):

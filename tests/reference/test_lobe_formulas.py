@@ -11,6 +11,7 @@ import torch
 from es4r_toolkit.lobes import (
     AffectiveDualAttention,
     ConvAdapter,
+    DialogueNorm,
     EnergyStrategySelector,
     MelDownsampler,
     SpeechQueryFusion,
@@ -271,3 +272,15 @@ def test_styles_are_fused_by_equation_10():
     fused, weights = StyleFuser()(torch.from_numpy(styles), torch.tensor(energies).double(), torch.tensor(sizes))
     np.testing.assert_allclose(weights, shares, rtol=1e-12)
     np.testing.assert_allclose(fused, expected, rtol=1e-12)
+
+
+def test_dialogue_norm_takes_the_mean_of_each_bin_over_the_dialogue(turns):
+    found = DialogueNorm()(turns + 3, torch.tensor(TURN_FRAMES), SIZES).numpy()
+    frames = turns.numpy() + 3
+    for members in ([0, 1, 2], [3]):
+        spoken = [frames[turn][place] for turn in members for place in range(TURN_FRAMES[turn])]
+        for turn in members:
+            for place in range(5):
+                inside = place < TURN_FRAMES[turn]
+                expected = frames[turn][place] - sum(spoken) / len(spoken) if inside else np.zeros(WIDTH)
+                np.testing.assert_allclose(found[turn][place], expected, atol=1e-12)
