@@ -1,11 +1,13 @@
-"""What is said in the AffectProbe corpus, and how: reading corpus.yaml, drawing labels, planning dialogues and replies.
+"""What is said in the AffectProbe corpus, and how: reading its YAML, drawing labels, planning dialogues and replies.
 
 Nothing here speaks or writes a file; prepare.py does. The same seed gives the same dialogues.
 """
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import json
 import re
 import zlib
 from collections import Counter
@@ -13,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
+from recorded import open_pools, plan_recorded, topics_in
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -24,6 +27,9 @@ SPLITS = ("train", "valid", "test")
 SLOTS = ("affect", "trend", "topic")
 TRENDS = ("better", "same", "worse")
 FEATURES = ("rate", "pitch", "pitch_range", "level", "word_gap")
+# What a YAML file holds beside affects, recording, speaker_turns, topics and reply.
+SPOKEN = ("levels", "neutral", "voices", "name_topic_again", "sentences")
+RECORDED = ("clips", "folds", "listener")
 # What espeak-ng takes, and what a wider region is cut to.
 BOUNDS = {"rate": (80, 450), "pitch_range": (0, 99), "word_gap": (0, 50)}
 NEUTRAL_PITCH_RANGE = 50
@@ -33,22 +39,44 @@ NEUTRAL_PITCH_RANGE = 50
 # What the YAML file says
 
 
-def read_corpus(path: str | Path, level: str = "standard") -> dict:
-    """Read and check corpus.yaml at one level of difficulty; every fault is a ConfigError that names the entry."""
+def read_corpus(path: str | Path, level: str = "standard", fold: int = 0) -> dict:
+    """Read and check a corpus YAML; every fault is a ConfigError that names the entry.
+
+    Arguments
+    ---------
+    path : str or Path
+    level : str
+        How hard the affects are to tell apart, of a corpus spoken by espeak-ng.
+    fold : int
+        Whose recordings are the test split, of a corpus of recordings.
+
+    Returns
+    -------
+    dict
+        What the file holds, with the level applied, or with the clips in
+        ``pools`` and what was left out of them in ``problems``.
+    """
     try:
         config = YAML(typ="safe", pure=True).load(Path(path).read_text(encoding="utf-8"))
     except (OSError, YAMLError) as error:
         raise ConfigError(
             path, f"cannot be read ({' '.join(str(error).split())})", "give a corpus YAML file"
         ) from error
-    needed = {"levels", "affects", "neutral", "voices", "recording", "speaker_turns", "name_topic_again", "topics"}
-    missing = sorted((needed | {"sentences", "reply"}) - set(config if isinstance(config, dict) else ()))
+    recorded = isinstance(config, dict) and config.get("source") == "recorded"
+    needed = {"affects", "recording", "speaker_turns", "topics", "reply", *(RECORDED if recorded else SPOKEN)}
+    missing = sorted(needed - set(config if isinstance(config, dict) else ()))
     _require(not missing, path, f"lacks {missing}", "see recipes/AffectProbe/hparams/corpus.yaml")
+    if recorded:
+        _check_shared(config)
+        config["pools"] = open_pools(config, Path(path), fold)
+        _check_reply(config)
+        return config
     levels = config.pop("levels")
     _require(level in levels, "level", f"got {level!r}", f"must be one of {', '.join(levels)}")
     config["recording"] |= levels[level]["recording"]
     spread = levels[level].get("spread")
     _require(isinstance(spread, int | float) and spread > 0, f"levels.{level}.spread", spread, "must be above 0")
+    _check_shared(config)
     _check_speech(config)
     _check_text(config)
     _check_reply(config)
@@ -67,17 +95,31 @@ def _widened(row: dict, spread: float) -> dict:
     return wide
 
 
-def _check_speech(config: dict) -> None:
+def fingerprint(config: Mapping) -> str:
+    """A hash of all that decides what is said and how, clips included."""
+    settings = {key: value for key, value in config.items() if key not in ("pools", "problems")}
+    for split, pool in config.get("pools", {}).items():
+        clips = (clip for takes in pool.clips.values() for clip in takes)
+        settings[f"{split} clips"] = sorted([*map(str, vars(clip).values()), clip.wav.stat().st_size] for clip in clips)
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def _check_shared(config: dict) -> None:
     _require(len(config["affects"]) >= 2, "affects", f"holds {len(config['affects'])}", "at least two are needed")
-    for name, row in {**config["affects"], "neutral": config["neutral"]}.items():
-        for feature in FEATURES:
-            _check_range(f"affects.{name}.{feature}", row.get(feature))
+    for name, row in config["affects"].items():
         valence = row.get("valence")
-        _require(name == "neutral" or isinstance(valence, int | float), f"affects.{name}.valence", valence, "a number")
-    for name in ("gain", "snr", "noise_colour", "rate_jitter", "lead"):
+        _require(isinstance(valence, int | float), f"affects.{name}.valence", valence, "must be a number")
+    for name in ("gain", "snr", "noise_colour", "lead"):
         _check_range(f"recording.{name}", config["recording"].get(name))
     _check_range("speaker_turns", config["speaker_turns"])
     _require(config["speaker_turns"][0] >= 2, "speaker_turns", config["speaker_turns"], "a trend needs two turns")
+
+
+def _check_speech(config: dict) -> None:
+    for name, row in {**config["affects"], "neutral": config["neutral"]}.items():
+        for feature in FEATURES:
+            _check_range(f"affects.{name}.{feature}", row.get(feature))
+    _check_range("recording.rate_jitter", config["recording"].get("rate_jitter"))
     for split in SPLITS:
         voices = config["voices"].get(split, [])
         _require(len(set(voices)) >= 2, f"voices.{split}", voices, "speaker and listener need two voices")
@@ -111,6 +153,9 @@ def _check_text(config: dict) -> None:
 
 def all_sentences(config: dict, split: str) -> Iterator[str]:
     """Every sentence that can be said in a split."""
+    if "pools" in config:
+        yield from sorted({clip.text for takes in config["pools"][split].clips.values() for clip in takes})
+        return
     nouns = [noun for entries in config["topics"].values() for noun in entries]
     templates = config["sentences"][split]
     for template in [*templates["named"], *templates["plain"], *templates["listener"]]:
@@ -228,7 +273,8 @@ def draw_labels(config: dict, split: str, size: int, seed: int) -> list[dict[str
     # Evenly spaced points through the cells, instead of free draws, keep the margins uniform in a small split too.
     points = (np.arange(size) + rng.random()) / max(size, 1)
     chosen = np.searchsorted(np.cumsum(label_shares(valences)).round(12), points, side="right").clip(max=len(cells) - 1)
-    topics = rng.permutation(np.resize(rng.permutation(list(config["topics"])), size))
+    possible = topics_in(config, config["pools"][split]) if "pools" in config else config["topics"]
+    topics = rng.permutation(np.resize(rng.permutation(list(possible)), size))
     return [
         {"affect": cells[cell][0], "trend": cells[cell][1], "topic": str(topic)}
         for cell, topic in zip(rng.permutation(chosen), topics)
@@ -241,15 +287,17 @@ def plan_dialogue(config: dict, split: str, slots: Mapping[str, str], rng: np.ra
     Returns
     -------
     list of dict
-        A turn each: ``role, text, emotion, voice``, the ``level`` in dB and
-        the parameters of espeak-ng.
+        A turn each: ``role, text, emotion, voice``, and either the ``level``
+        in dB and the parameters of espeak-ng or the ``wav`` of a clip.
     """
     valences = {name: row["valence"] for name, row in config["affects"].items()}
-    speaker, listener = rng.choice(config["voices"][split], size=2, replace=False).tolist()
     low, high = config["speaker_turns"]
     count = int(rng.integers(low, high + 1))
     first = str(rng.choice(first_affects(valences, slots["affect"], slots["trend"])))
     affects = [first, *rng.choice(list(valences), size=count - 2).tolist(), slots["affect"]]
+    if "pools" in config:
+        return plan_recorded(config, split, slots, affects, rng)
+    speaker, listener = rng.choice(config["voices"][split], size=2, replace=False).tolist()
     noun = str(rng.choice(config["topics"][slots["topic"]]))
     jitter = rng.uniform(*config["recording"]["rate_jitter"])
     said: set[str] = set()

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import hashlib
 import json
 import math
 import shutil
@@ -36,6 +35,7 @@ from corpus import (
     SPLITS,
     chance,
     draw_labels,
+    fingerprint,
     key_phrases,
     plan_dialogue,
     read_corpus,
@@ -46,6 +46,7 @@ from scipy.signal import firwin, lfilter, resample_poly
 from tqdm import tqdm
 
 from es4r_toolkit.backends.espeak import EspeakSynthesizer
+from es4r_toolkit.data.audio import load
 from es4r_toolkit.errors import AudioError, ConfigError, ES4RError, require
 
 SIZES = {"train": 1300, "valid": 100, "test": 200}
@@ -61,6 +62,7 @@ def prepare(
     data_folder: str | Path,
     corpus: str | Path = CORPUS,
     level: str = "standard",
+    fold: int = 0,
     seed: int = 1234,
     sizes: Mapping[str, int] = SIZES,
     workers: int = 2,
@@ -74,9 +76,11 @@ def prepare(
         Gets train.jsonl, valid.jsonl, test.jsonl, wav/, slots.json and, when
         all is complete, corpus.json. Other files in it are left alone.
     corpus : path
-        The YAML file of affects, voices and sentences.
+        The YAML file of affects, voices and sentences, or of recordings.
     level : str
-        How hard the affects are to tell apart, one of the file's levels.
+        How hard the affects are to tell apart, one of the file's levels; recordings have none.
+    fold : int
+        Whose recordings are the test split; espeak-ng's voices have no folds.
     seed : int
         Not negative.
     sizes : mapping of str to int
@@ -99,10 +103,9 @@ def prepare(
         If espeak-ng is missing or fails.
     """
     _check_arguments(seed, sizes, workers)
-    config = read_corpus(corpus, level)
+    config = read_corpus(corpus, level, fold)
     folder = Path(data_folder)
-    fingerprint = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
-    settings = {"format": FORMAT, "corpus_sha256": fingerprint, "level": level, "seed": seed}
+    settings = {"format": FORMAT, "corpus_sha256": fingerprint(config), "level": level, "fold": fold, "seed": seed}
     settings["sizes"] = {split: sizes[split] for split in SPLITS}
     found = _read_mark(folder)
     if found is not None and found["settings"] == settings:
@@ -123,9 +126,9 @@ def prepare(
 
 
 def speak_dialogue(
-    espeak: EspeakSynthesizer, turns: list[dict], recording: dict, rng: np.random.Generator
+    espeak: EspeakSynthesizer | None, turns: list[dict], recording: dict, rng: np.random.Generator
 ) -> tuple[list[np.ndarray], bool]:
-    """Speak the turns as one recording.
+    """Speak the turns, or take their clips, as one recording.
 
     Returns
     -------
@@ -135,6 +138,9 @@ def speak_dialogue(
     """
     spoken = []
     for turn in turns:
+        if "wav" in turn:
+            spoken.append(load(turn["wav"], recording["sample_rate"]).double().numpy())
+            continue
         parameters = {name: turn[name] for name in ("voice", "rate", "pitch", "pitch_range", "word_gap")}
         samples, rate = espeak.speak(turn["text"], volume=VOLUME, **parameters)
         speech = _resample(_trim(samples / 32768, turn["text"]), rate, recording["sample_rate"])
@@ -199,8 +205,9 @@ def _build(
     started = time.monotonic()
     labels = {split: draw_labels(config, split, sizes[split], seed) for split in SPLITS}
     work = [(split, index, slots) for split in SPLITS for index, slots in enumerate(labels[split])]
-    voices = [EspeakSynthesizer() for _ in range(workers)]
-    free: SimpleQueue[EspeakSynthesizer] = SimpleQueue()
+    recorded = "pools" in config
+    voices = [None if recorded else EspeakSynthesizer() for _ in range(workers)]
+    free: SimpleQueue[EspeakSynthesizer | None] = SimpleQueue()
     for split in SPLITS:
         (folder / "wav" / split).mkdir(parents=True)
 
@@ -218,10 +225,10 @@ def _build(
             free.put(espeak)
         bar = tqdm(pool.map(make, work), total=len(work), unit="dialogue", desc="AffectProbe", disable=not progress)
         dialogues = list(bar)
-        espeak_version = voices[0].version
+        source = _source(config, voices)
     finally:
         pool.shutdown(cancel_futures=True)
-        for espeak in voices:
+        for espeak in filter(None, voices):
             espeak.close()
     for split in SPLITS:
         lines = (json.dumps(d["line"], ensure_ascii=False) for d, item in zip(dialogues, work) if item[0] == split)
@@ -239,10 +246,20 @@ def _build(
         "dialogues_made_quieter": sum(dialogue["scaled"] for dialogue in dialogues),
         "chance": chance(config, labels["test"]),
         "trend_from_last_affect": round(trend_from_last_affect(config), 4),
-        "espeak_ng": espeak_version,
-        "espeakng_loader": metadata.version("espeakng_loader"),
+        **source,
         "seconds_taken": round(time.monotonic() - started, 1),
     }
+
+
+def _source(config: Mapping, voices: list[EspeakSynthesizer | None]) -> dict[str, object]:
+    """Who spoke, for corpus.json."""
+    if voices[0] is not None:
+        return {"espeak_ng": voices[0].version, "espeakng_loader": metadata.version("espeakng_loader")}
+    for problem in config["problems"]:
+        tqdm.write(f"left out: {problem}", file=sys.stderr)
+    numbers = {split: sum(map(len, pool.clips.values())) for split, pool in config["pools"].items()}
+    speakers = {split: pool.speakers for split, pool in config["pools"].items()}
+    return {"clips": numbers, "speakers": speakers, "clips_left_out": len(config["problems"])}
 
 
 def _make_dialogue(
@@ -326,6 +343,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data_folder", required=True, help="where the corpus goes")
     parser.add_argument("--corpus", default=str(CORPUS), help="YAML of affects, voices and sentences [%(default)s]")
     parser.add_argument("--level", default="standard", help="easy, standard or hard [%(default)s]")
+    parser.add_argument("--fold", type=int, default=0, help="whose recordings are the test split [%(default)s]")
     parser.add_argument("--seed", type=int, default=1234, help="the same seed gives the same bytes [%(default)s]")
     for split, size in SIZES.items():
         parser.add_argument(f"--{split}", type=int, default=size, help=f"dialogues for {split} [%(default)s]")
@@ -333,7 +351,9 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     sizes = {split: getattr(chosen, split) for split in SPLITS}
     try:
-        summary = prepare(chosen.data_folder, chosen.corpus, chosen.level, chosen.seed, sizes, chosen.workers)
+        summary = prepare(
+            chosen.data_folder, chosen.corpus, chosen.level, chosen.fold, chosen.seed, sizes, chosen.workers
+        )
     except ES4RError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

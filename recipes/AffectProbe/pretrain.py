@@ -96,7 +96,7 @@ def pretrain(
     losses = {"speech": pretrain_speech(building / "encoder", front, data_folder, speech_steps, seed, normalize)}
     weights = {f"understanding.downsampler.{name}": weight for name, weight in front.state_dict().items()}
     save_file(weights, building / "downsampler.safetensors")
-    config = read_corpus(corpus, settings["spoken"]["level"])
+    config = read_corpus(corpus, settings["spoken"]["level"], settings["spoken"]["fold"])
     examples = text_dialogues(config, 12_000, seed)
     said = [text for one in examples[:3000] for text in (*(turn.text for turn in one.turns), one.reply)]
     tokenizer = train_tokenizer([*said, *_framing(config, system)], vocab_size)
@@ -198,10 +198,10 @@ class ManneredHalves(nn.Module):
 
 @dataclass(frozen=True)
 class TextDialogue:
-    """Turns, each with how it is spoken, the one noun that tells their topic, and the reply."""
+    """Turns, each with how it is spoken, the words that tell their topic, and the reply."""
 
     turns: Sequence[Turn]
-    noun: str
+    subject: str
     reply: str
 
 
@@ -213,8 +213,10 @@ def text_dialogues(config: Mapping, number: int, seed: int) -> list[TextDialogue
         generator = np.random.default_rng((seed, 77, index))
         turns = plan_dialogue(config, "train", slots, generator)
         history = [Turn(turn["role"], turn["text"], emotion=turn["emotion"]) for turn in turns]
-        noun = next(noun for noun in config["topics"][slots["topic"]] if noun in history[0].text)
-        dialogues.append(TextDialogue(history, noun, reply_text(config, slots, generator)))
+        # Of recordings the whole first sentence is the topic.
+        named = (noun for noun in config["topics"][slots["topic"]] if noun in history[0].text)
+        subject = next(named, history[0].text)
+        dialogues.append(TextDialogue(history, subject, reply_text(config, slots, generator)))
     return dialogues
 
 
@@ -260,7 +262,7 @@ def pretrain_llm(
         rows = []
         for one in (examples[index] for index in chosen):
             if terse:
-                rows.append(_row(render, [Turn(SPEAKER, one.noun)], one.turns, one.reply, generator))
+                rows.append(_row(render, [Turn(SPEAKER, one.subject)], one.turns, one.reply, generator))
                 continue
             said = _stir(one.turns, stirred, generator)
             directions = one.turns if generator.random() < directed else ()

@@ -7,11 +7,9 @@ import doctest
 import importlib.util
 import itertools
 import json
-import sys
 import wave
 from collections import Counter
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -25,7 +23,6 @@ from es4r_toolkit.errors import ConfigError
 from es4r_toolkit.lobes import MelDownsampler
 from es4r_toolkit.metrics.slots import SlotTable
 
-RECIPE = Path(__file__).parents[2] / "recipes" / "AffectProbe"
 TINY = {"train": 6, "valid": 3, "test": 4}
 
 needs_espeak = pytest.mark.skipif(
@@ -34,25 +31,14 @@ needs_espeak = pytest.mark.skipif(
 )
 
 
-def load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"affectprobe_{name}", RECIPE / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where dataclasses look for it
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture(scope="module")
+def corpus(affectprobe):
+    return affectprobe("corpus")
 
 
 @pytest.fixture(scope="module")
-def corpus():
-    return load("corpus")
-
-
-@pytest.fixture(scope="module")
-def recipe(corpus):
-    # Under the name by which a script beside it imports it, and only for as long as prepare.py is loaded.
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "corpus", corpus)
-        return load("prepare")
+def recipe(affectprobe):
+    return affectprobe("prepare")
 
 
 @pytest.fixture(scope="module")
@@ -264,7 +250,7 @@ def test_the_text_does_not_tell_the_affect(corpus, config):
 
 
 def test_words_do_not_tell_affect_or_trend_to_naive_bayes(corpus, config):
-    """Every word of a dialogue and its number of turns, learned on half of the dialogues and asked on the other half."""
+    """Every word of a dialogue and its number of turns, learned on half of the dialogues and asked on the others."""
     labels = corpus.draw_labels(config, "test", 4000, seed=11)
     plans = [corpus.plan_dialogue(config, "test", s, np.random.default_rng([11, i])) for i, s in enumerate(labels)]
     words = [{str(len(turns))}.union(*(turn["text"].lower().split() for turn in turns)) for turns in plans]
@@ -426,9 +412,8 @@ def test_the_examples_in_the_docstrings_hold(corpus):
 
 
 @needs_espeak
-def test_pretraining_makes_the_backbones_once(corpus, built, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "corpus", corpus)
-    recipe, (data, _) = load("pretrain"), built
+def test_pretraining_makes_the_backbones_once(affectprobe, corpus, built, tmp_path):
+    recipe, (data, _) = affectprobe("pretrain"), built
     settings = {
         "data_folder": str(data),
         "corpus": str(corpus.CORPUS),
@@ -455,10 +440,9 @@ def test_pretraining_makes_the_backbones_once(corpus, built, tmp_path, monkeypat
     assert all(path.stat().st_mtime_ns > made[path] for path in made)
 
 
-def test_halves_of_a_turn_are_told_by_what_they_share(corpus, monkeypatch):
-    monkeypatch.setitem(sys.modules, "corpus", corpus)
+def test_halves_of_a_turn_are_told_by_what_they_share(affectprobe):
     torch.manual_seed(0)
-    find = load("pretrain").ManneredHalves(4, temperature=0.1)
+    find = affectprobe("pretrain").ManneredHalves(4, temperature=0.1)
     turns = torch.randn(6, 1, 4).repeat(1, 5, 1)
     alike = turns.repeat_interleave(2, dim=0)
     mixed = torch.stack([turns, turns.roll(1, 0)], dim=1).flatten(0, 1)
