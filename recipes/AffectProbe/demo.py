@@ -28,8 +28,10 @@ from es4r_toolkit.report import AnsweredDialogue, AnsweredTurn, DemoReport, writ
 RECIPE = Path(__file__).parent
 TRAIN, HPARAMS = RECIPE / "train.py", RECIPE / "hparams" / "train.yaml"
 SLOTS = ("topic", "affect", "trend")
+# Less of everything than hparams/train.yaml, so that the whole ends in minutes.
+SMALL = {"--level": "easy", "--dialogues": "1300", "--epochs": "6"}
 # Text alone: the same language model and data; LoRA acts on the text, where the others have it on speech.
-TEXT_ONLY = ("--context=[text]", "--lora_scope=context", "--kl_weight=0", "--epochs=2")
+TEXT_ONLY = {"--context": "[text]", "--lora_scope": "context", "--kl_weight": "0", "--epochs": "2"}
 SHOWN = 3
 
 
@@ -38,13 +40,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     started = time.perf_counter()
     folder, runs = Path(options.output), {}
-    for name, extra in (("plus", ()), ("text_only", TEXT_ONLY)):
+    asked = dict(option.partition("=")[::2] for option in options.overrides)
+    places = {"--data_folder": folder / "data", "--backbones": folder / "backbones"}
+    for name, fixed in (("plus", {}), ("text_only", TEXT_ONLY)):
         print(f"\n== {name}", flush=True)
         runs[name] = folder / name
-        fixed = {"--output_folder": runs[name], **dict(option.split("=", 1) for option in extra)}
-        free = [option for option in options.overrides if option.split("=")[0] not in fixed]
-        overrides = [*free, *(f"{key}={value}" for key, value in fixed.items())]
-        status = subprocess.run([sys.executable, TRAIN, HPARAMS, *overrides], check=False).returncode
+        overrides = {**SMALL, **places, **asked, **fixed, "--output_folder": runs[name]}
+        given = [f"{key}={value}" if value else key for key, value in overrides.items()]
+        status = subprocess.run([sys.executable, TRAIN, HPARAMS, *given], check=False).returncode
         if status:
             return status
     data = Path(plain((runs["plus"] / "hyperparams.yaml").read_text(encoding="utf-8"))["data_folder"])
@@ -79,7 +82,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "overrides",
         nargs="*",
-        help="overrides of hparams/train.yaml, behind --; the text-only run keeps its own epochs",
+        help="overrides of hparams/train.yaml, behind --, such as --level=standard; the text-only run keeps its own epochs",
     )
     return parser.parse_args(arguments)
 
@@ -169,7 +172,7 @@ def _notes(data: Path) -> list[str]:
     corpus = _read_json(data / "corpus.json")
     dialogues, hours = corpus["dialogues"], corpus["seconds_of_audio"]["train"] / 3600
     return [
-        f"{dialogues['train']} training dialogues ({hours:.1f} hours of speech), {dialogues['test']} test dialogues of "
+        f"Level {corpus['settings']['level']}: {dialogues['train']} training dialogues ({hours:.1f} hours of speech), {dialogues['test']} test dialogues of "
         "voices and sentences that training never met; text_only is the same language model without speech.",
     ]
 

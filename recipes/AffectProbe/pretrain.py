@@ -30,7 +30,7 @@ from es4r_toolkit.backends.whisper import WhisperSpeechEncoder
 from es4r_toolkit.data.audio import load
 from es4r_toolkit.data.manifest import read_manifest
 from es4r_toolkit.dialogue import SPEAKER, Dialogue, Turn
-from es4r_toolkit.lobes import DialogueNorm, MelDownsampler, StatisticsPooling
+from es4r_toolkit.lobes import MelDownsampler, StatisticsPooling
 from es4r_toolkit.losses import response_cross_entropy
 from es4r_toolkit.masks import frame_counts, relative_lengths, valid_mask
 from es4r_toolkit.prompt import PromptRenderer
@@ -51,7 +51,6 @@ def pretrain(
     speech_steps: int,
     llm_steps: int,
     seed: int,
-    normalization: str = "none",
 ) -> None:
     """Make ``encoder``, ``downsampler.safetensors`` and ``llm`` in a folder.
 
@@ -78,8 +77,6 @@ def pretrain(
     speech_steps, llm_steps : int
         Optimizer steps.
     seed : int
-    normalization : str
-        Of the mels that go into the downsampler: ``none`` or ``dialogue``.
     """
     settings = {key: value for key, value in locals().items() if key not in ("folder", "data_folder", "corpus")}
     settings["spoken"] = json.loads((Path(data_folder) / "corpus.json").read_text(encoding="utf-8"))["settings"]
@@ -92,8 +89,7 @@ def pretrain(
     torch.manual_seed(seed)
     build_whisper(building / "encoder", **encoder)
     front = MelDownsampler(**downsampler)
-    normalize = DialogueNorm() if normalization == "dialogue" else None
-    losses = {"speech": pretrain_speech(building / "encoder", front, data_folder, speech_steps, seed, normalize)}
+    losses = {"speech": pretrain_speech(building / "encoder", front, data_folder, speech_steps, seed)}
     weights = {f"understanding.downsampler.{name}": weight for name, weight in front.state_dict().items()}
     save_file(weights, building / "downsampler.safetensors")
     config = read_corpus(corpus, settings["spoken"]["level"], settings["spoken"]["fold"])
@@ -113,7 +109,6 @@ def pretrain_speech(
     data_folder: str,
     steps: int,
     seed: int,
-    normalize: DialogueNorm | None = None,
     batch_size: int = 64,
     contrast: float = 0.3,
     temperature: float = 0.1,
@@ -137,17 +132,15 @@ def pretrain_speech(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=steps, pct_start=0.1)
     bar = tqdm(range(steps), desc="pre-training on speech", unit="step")
     for _ in bar:
-        halves, halves_per_dialogue = _halves(report.dialogues, batch_size, generator, model.sample_rate)
+        halves = _halves(report.dialogues, batch_size, generator, model.sample_rate)
         counts = torch.tensor([len(half) for half in halves])
         mels, lens = model.features(nn.utils.rnn.pad_sequence(halves, True), relative_lengths(counts))
-        frames = frame_counts(lens, mels.shape[1])
-        valid = valid_mask(frames, mels.shape[1])
+        valid = valid_mask(frame_counts(lens, mels.shape[1]), mels.shape[1])
         masked = _spans(mels.shape[:2], generator) & valid
         states, state_lens = model.encode(mels.masked_fill(masked[..., None], 0.0), lens)
         guess = fill(states).unflatten(2, (2, model.n_mels)).flatten(1, 2)[:, : mels.shape[1]]
         filled = (guess - mels)[masked].square().mean()
-        early = mels if normalize is None else normalize(mels, frames, halves_per_dialogue)
-        loss = filled + contrast * tell(states, state_lens) + tell_early(*downsampler(early, lens))
+        loss = filled + contrast * tell(states, state_lens) + tell_early(*downsampler(mels, lens))
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(groups[0], 1.0)
@@ -158,23 +151,15 @@ def pretrain_speech(
     return loss.item()
 
 
-def _halves(
-    dialogues: Sequence[Dialogue], least: int, generator: np.random.Generator, rate: int
-) -> tuple[list[Tensor], Tensor]:
-    """First and second half of each turn of some random dialogues, at least so many turns where there are as many.
-
-    Gives the halves in turn, and how many of them belong to each dialogue.
-    """
+def _halves(dialogues: Sequence[Dialogue], least: int, generator: np.random.Generator, rate: int) -> list[Tensor]:
+    """First and second half of each turn of some random dialogues, at least so many turns where there are as many."""
     turns: list[Turn] = []
-    numbers: list[int] = []
     for index in generator.permutation(len(dialogues)):
         turns += dialogues[index].history
-        numbers.append(2 * len(dialogues[index].history))
         if len(turns) >= least:
             break
     waves = (load(turn.audio, rate) for turn in turns)
-    halves = [half for wave in waves for half in (wave[: len(wave) // 2], wave[len(wave) // 2 :])]
-    return halves, torch.tensor(numbers)
+    return [half for wave in waves for half in (wave[: len(wave) // 2], wave[len(wave) // 2 :])]
 
 
 class ManneredHalves(nn.Module):
@@ -227,7 +212,7 @@ def pretrain_llm(
     steps: int,
     seed: int,
     batch_size: int = 32,
-    comparing: float = 0.4,
+    comparing: float = 0.5,
     directed: float = 0.8,
     unheard: float = 0.2,
     stirred: float = 0.5,
@@ -251,14 +236,13 @@ def pretrain_llm(
     model = CausalLM(source, freeze=False)
     render = PromptRenderer(model.tokenizer, system)
     generator = np.random.default_rng(seed)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, betas=(0.9, 0.98), weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps, pct_start=0.1)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3, betas=(0.9, 0.98), weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=steps, pct_start=0.1)
     bar = tqdm(range(steps), desc="pre-training the language model", unit="step")
     for step in bar:
-        alone = step < comparing * steps
-        terse, strange = alone or step % 2 == 0, step % 4 == 3 and step >= steps * 2 / 3
-        size = batch_size * 2 if alone else batch_size // 4 if strange else batch_size
-        chosen = generator.choice(len(examples), size)
+        terse = step < comparing * steps or step % 2 == 0
+        strange = not terse and step % 4 == 3 and step >= steps * 2 / 3
+        chosen = generator.choice(len(examples), batch_size // 4 if strange else batch_size)
         rows = []
         for one in (examples[index] for index in chosen):
             if terse:

@@ -424,7 +424,6 @@ def test_pretraining_makes_the_backbones_once(affectprobe, corpus, built, tmp_pa
         "llm": {"hidden_size": 16, "layers": 1, "heads": 2, "intermediate_size": 16},
         "vocab_size": 700,
         "llm_steps": 4,
-        "normalization": "dialogue",
         "seed": 3,
     }
     recipe.pretrain(**settings, speech_steps=12)
