@@ -82,7 +82,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "overrides",
         nargs="*",
-        help="overrides of hparams/train.yaml, behind --, such as --level=standard; the text-only run keeps its own epochs",
+        help="overrides of hparams/train.yaml behind --, such as --level=standard; the text-only run keeps its epochs",
     )
     return parser.parse_args(arguments)
 
@@ -172,7 +172,8 @@ def _notes(data: Path) -> list[str]:
     corpus = _read_json(data / "corpus.json")
     dialogues, hours = corpus["dialogues"], corpus["seconds_of_audio"]["train"] / 3600
     return [
-        f"Level {corpus['settings']['level']}: {dialogues['train']} training dialogues ({hours:.1f} hours of speech), {dialogues['test']} test dialogues of "
+        f"Level {corpus['settings']['level']}: {dialogues['train']} training dialogues ({hours:.1f} hours of speech), "
+        f"{dialogues['test']} test dialogues of "
         "voices and sentences that training never met; text_only is the same language model without speech.",
     ]
 
