@@ -354,3 +354,30 @@ def trend_from_last_affect(config: dict) -> float:
     """The trend accuracy within reach of one who hears the last turn's affect perfectly and nothing before it."""
     valences = {name: row["valence"] for name, row in config["affects"].items()}
     return float(label_shares(valences).max(axis=1).sum())
+
+
+def affect_from_parameters(config: Mapping, draws: int = 20_000) -> dict[str, float]:
+    """The affect accuracy of one who knows the voice and what espeak-ng was given: all features, and each alone.
+
+    Bayes' rule on as many random turns, each affect as likely as any other, the jitter of the rate unknown.
+    """
+    rng = np.random.default_rng(0)
+    regions = np.array([[row[feature] for feature in FEATURES] for row in config["affects"].values()], float)
+    low, high = regions[..., 0], regions[..., 1]
+    truth = rng.integers(len(regions), size=draws)
+    heard = rng.uniform(low[truth], high[truth])
+    slow, fast = config["recording"]["rate_jitter"]
+    heard[:, 0] *= rng.uniform(slow, fast, draws)
+    jitters = np.linspace(slow, fast, 61)
+    spoken = heard[:, None, 0] / jitters
+    likely = np.empty((len(FEATURES), len(regions), draws))
+    for affect, feature in itertools.product(range(len(regions)), range(len(FEATURES))):
+        start, end = low[affect, feature], high[affect, feature]
+        if feature == 0:
+            inside = ((spoken >= start) & (spoken <= end)).mean(axis=1)
+        else:
+            inside = (heard[:, feature] >= start) & (heard[:, feature] <= end)
+        likely[feature, affect] = inside / max(end - start, 1e-9)
+    right = {"all": (likely.prod(axis=0).argmax(axis=0) == truth).mean()}
+    right |= {name: (scores.argmax(axis=0) == truth).mean() for name, scores in zip(FEATURES, likely)}
+    return {name: round(float(share), 4) for name, share in right.items()}

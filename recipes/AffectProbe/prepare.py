@@ -33,6 +33,7 @@ import numpy as np
 from corpus import (
     CORPUS,
     SPLITS,
+    affect_from_parameters,
     chance,
     draw_labels,
     fingerprint,
@@ -254,7 +255,12 @@ def _build(
 def _source(config: Mapping, voices: list[EspeakSynthesizer | None]) -> dict[str, object]:
     """Who spoke, for corpus.json."""
     if voices[0] is not None:
-        return {"espeak_ng": voices[0].version, "espeakng_loader": metadata.version("espeakng_loader")}
+        known = affect_from_parameters(config)
+        return {
+            "affect_from_parameters": known,
+            "espeak_ng": voices[0].version,
+            "espeakng_loader": metadata.version("espeakng_loader"),
+        }
     for problem in config["problems"]:
         tqdm.write(f"left out: {problem}", file=sys.stderr)
     numbers = {split: sum(map(len, pool.clips.values())) for split, pool in config["pools"].items()}

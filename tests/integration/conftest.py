@@ -28,3 +28,9 @@ def affectprobe() -> Callable[[str], ModuleType]:
             patch.setitem(sys.modules, name, loaded[name])
             spec.loader.exec_module(loaded[name])
     return loaded.__getitem__
+
+
+@pytest.fixture(scope="session")
+def corpus(affectprobe) -> ModuleType:
+    """recipes/AffectProbe/corpus.py."""
+    return affectprobe("corpus")

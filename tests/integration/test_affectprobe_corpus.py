@@ -13,27 +13,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
-import torch
 from ruamel.yaml import YAML
-from safetensors.torch import load_file
 
 from es4r_toolkit.data.manifest import read_manifest
 from es4r_toolkit.errors import ConfigError
-from es4r_toolkit.lobes import MelDownsampler
 from es4r_toolkit.metrics.slots import SlotTable
 
+LEVELS = ("easy", "standard", "hard")
 TINY = {"train": 6, "valid": 3, "test": 4}
 
 needs_espeak = pytest.mark.skipif(
     importlib.util.find_spec("espeakng_loader") is None,
     reason="the espeak extra is not installed: pip install 'es4r-toolkit[espeak]'",
 )
-
-
-@pytest.fixture(scope="module")
-def corpus(affectprobe):
-    return affectprobe("corpus")
 
 
 @pytest.fixture(scope="module")
@@ -249,56 +241,6 @@ def test_the_text_does_not_tell_the_affect(corpus, config):
         assert ((table - expected) ** 2 / expected).sum() / freedom < 1.5, side
 
 
-def test_words_do_not_tell_affect_or_trend_to_naive_bayes(corpus, config):
-    """Every word of a dialogue and its number of turns, learned on half of the dialogues and asked on the others."""
-    labels = corpus.draw_labels(config, "test", 4000, seed=11)
-    plans = [corpus.plan_dialogue(config, "test", s, np.random.default_rng([11, i])) for i, s in enumerate(labels)]
-    words = [{str(len(turns))}.union(*(turn["text"].lower().split() for turn in turns)) for turns in plans]
-    vocabulary = sorted(set().union(*words))
-    seen = np.array([[word in said for word in vocabulary] for said in words], float)
-    for slot, number in (("affect", 6), ("trend", 3)):
-        values = sorted({label[slot] for label in labels})
-        wanted = np.array([values.index(label[slot]) for label in labels])
-        learned = [seen[:2000][wanted[:2000] == value] for value in range(number)]
-        rates = np.array([(part.sum(axis=0) + 1) / (len(part) + 2) for part in learned])
-        scores = seen[2000:] @ np.log(rates).T + (1 - seen[2000:]) @ np.log(1 - rates).T
-        assert (scores.argmax(axis=1) == wanted[2000:]).mean() < 1 / number + 0.05
-
-
-@needs_espeak
-def test_the_loudness_of_a_dialogue_does_not_tell_affect_or_trend(recipe, tmp_path):
-    recipe.prepare(tmp_path, seed=5, sizes={"train": 400, "valid": 1, "test": 1}, workers=2, progress=False)
-    dialogues = read_manifest(tmp_path / "train.jsonl", check_audio=False).dialogues
-    loudness = []
-    for dialogue in dialogues:
-        heard = np.concatenate([soundfile.read(turn.audio)[0] for turn in dialogue.history])
-        loudness.append(10 * np.log10(np.mean(heard**2)))
-    loudness = np.array(loudness)
-    assert 10 < np.ptp(loudness) < 14, "the gain is drawn from 12 dB"
-    for slot, number in (("affect", 6), ("trend", 3)):
-        wanted = np.array([dialogue.slots[slot] for dialogue in dialogues])
-        # The commonest value among the twenty dialogues of the nearest loudness, oneself left out.
-        hits = 0
-        for place, level in enumerate(loudness):
-            near = np.argsort(np.abs(loudness - level))[1:21]
-            hits += Counter(wanted[near]).most_common(1)[0][0] == wanted[place]
-        assert hits / len(dialogues) < 1 / number + 0.05
-
-
-def test_a_dialogue_is_as_loud_as_its_gain_however_its_turns_are_spoken(recipe):
-    recording = {"loudness": -30, "gain": [3, 3], "snr": [90, 90], "noise_colour": [0, 0], "lead": [0, 0]}
-    recording["sample_rate"] = 16000
-    generator = np.random.default_rng(0)
-    for levels in ((0, 0), (8, -2), (-9, -9)):
-        spoken = [10 ** (level / 20) * generator.standard_normal(16000) * 0.1 for level in levels]
-        turns, scaled = recipe.record(spoken, recording, generator)
-        heard = np.concatenate(turns) / 32767
-        assert not scaled
-        assert 10 * np.log10(np.mean(heard**2)) == pytest.approx(-27, abs=0.05)
-        powers = [10 * np.log10(np.mean((turn / 32767) ** 2)) for turn in turns]
-        assert powers[0] - powers[1] == pytest.approx(levels[0] - levels[1], abs=0.3)
-
-
 def test_a_level_widens_the_regions_about_their_middle_and_says_how_it_is_recorded(corpus, written):
     standard = corpus.read_corpus(corpus.CORPUS)
     for level, row in written["levels"].items():
@@ -322,6 +264,14 @@ def test_neighbours_overlap_in_every_feature_at_the_standard_level(config):
         apart = [right[0] >= left[1] for left, right in itertools.pairwise(regions)]
         # Pitch falls into a low group and a high one; every affect still has a neighbour that it overlaps.
         assert not any(first and second for first, second in itertools.pairwise([True, *apart, True])), feature
+
+
+def test_who_knows_the_parameters_tells_affects_apart_but_not_by_one_of_them(corpus):
+    known = {level: corpus.affect_from_parameters(corpus.read_corpus(corpus.CORPUS, level)) for level in LEVELS}
+    for level in ("standard", "hard"):
+        assert known[level]["all"] > 0.99
+        assert max(share for name, share in known[level].items() if name != "all") < 0.8
+    assert all(known["easy"][name] > known["standard"][name] > known["hard"][name] for name in corpus.FEATURES)
 
 
 def test_turns_are_drawn_from_the_region_of_their_affect(corpus, config):
@@ -409,40 +359,3 @@ def test_the_examples_in_the_docstrings_hold(corpus):
     result = doctest.testmod(corpus)
     assert result.attempted > 0
     assert result.failed == 0
-
-
-@needs_espeak
-def test_pretraining_makes_the_backbones_once(affectprobe, corpus, built, tmp_path):
-    recipe, (data, _) = affectprobe("pretrain"), built
-    settings = {
-        "data_folder": str(data),
-        "corpus": str(corpus.CORPUS),
-        "folder": str(tmp_path / "backbones"),
-        "system": "Answer.",
-        "encoder": {"d_model": 16, "layers": 1, "heads": 2, "n_mels": 80, "positions": 500},
-        "downsampler": {"input_size": 80},
-        "llm": {"hidden_size": 16, "layers": 1, "heads": 2, "intermediate_size": 16},
-        "vocab_size": 700,
-        "llm_steps": 4,
-        "seed": 3,
-    }
-    recipe.pretrain(**settings, speech_steps=12)
-    made = {path: path.stat().st_mtime_ns for path in (tmp_path / "backbones").rglob("*") if path.is_file()}
-    assert {"encoder", "llm", "downsampler.safetensors", "backbones.json"} <= {path.name for path in made} | {
-        path.parent.name for path in made
-    }
-    weights = load_file(tmp_path / "backbones" / "downsampler.safetensors")
-    MelDownsampler(80).load_state_dict({name.split("downsampler.")[1]: weight for name, weight in weights.items()})
-    recipe.pretrain(**settings, speech_steps=12)
-    assert made == {path: path.stat().st_mtime_ns for path in made}
-    recipe.pretrain(**settings, speech_steps=13)
-    assert all(path.stat().st_mtime_ns > made[path] for path in made)
-
-
-def test_halves_of_a_turn_are_told_by_what_they_share(affectprobe):
-    torch.manual_seed(0)
-    find = affectprobe("pretrain").ManneredHalves(4, temperature=0.1)
-    turns = torch.randn(6, 1, 4).repeat(1, 5, 1)
-    alike = turns.repeat_interleave(2, dim=0)
-    mixed = torch.stack([turns, turns.roll(1, 0)], dim=1).flatten(0, 1)
-    assert find(alike, torch.ones(12)) < 0.5 < 1.8 < find(mixed, torch.ones(12))

@@ -37,16 +37,6 @@ def clips(affectprobe):
 
 
 @pytest.fixture(scope="module")
-def corpus(affectprobe):
-    return affectprobe("corpus")
-
-
-@pytest.fixture(scope="module")
-def recorded(affectprobe):
-    return affectprobe("recorded")
-
-
-@pytest.fixture(scope="module")
 def written(tmp_path_factory):
     """A corpus YAML on a table of tones: four actors, three sentences, and not every sentence under every emotion."""
     folder = tmp_path_factory.mktemp("clips")
