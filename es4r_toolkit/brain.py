@@ -13,6 +13,7 @@ from torch import Tensor
 
 from es4r_toolkit.data.batch import DialogueBatch
 from es4r_toolkit.lobes.emotion_head import UNLABELLED
+from es4r_toolkit.lobes.pooling import StatisticsPooling
 from es4r_toolkit.losses import emotion_cross_entropy, response_cross_entropy, response_kl
 from es4r_toolkit.metrics.slots import SlotTable, slot_accuracies
 from es4r_toolkit.metrics.text import text_scores
@@ -43,6 +44,8 @@ class ES4RBrain(sb.Brain):
         paths = self.modules.pipeline(batch, text_path=self.hparams.losses["kl"] > 0)
         if stage != sb.Stage.TRAIN:
             self._answer(batch, plan=stage == sb.Stage.TEST)
+        if stage == sb.Stage.TEST and paths.heard is not None:
+            self._keep_turns(batch, paths.heard)
         return paths
 
     def compute_objectives(self, predictions: PathLogits, batch: DialogueBatch, stage: sb.Stage) -> Tensor:
@@ -74,6 +77,7 @@ class ES4RBrain(sb.Brain):
         self.sums: dict[str, float] = {}
         self.batches, self.started = 0, time.perf_counter()
         self.predictions: list[dict[str, Any]] = []
+        self.representations: list[tuple[str, dict[str, list]]] = []
         self.emotions_right = self.emotions_seen = 0
 
     def on_stage_end(self, stage: sb.Stage, stage_loss: float, epoch: int | None = None) -> None:
@@ -133,6 +137,17 @@ class ES4RBrain(sb.Brain):
                     "energy_change": speech.strategy.relative_change,
                 }
             self.predictions.append(line)
+
+    def _keep_turns(self, batch: DialogueBatch, heard: SpeechStates) -> None:
+        """The mean over the frames of each turn that was heard, before and after the dual attention."""
+        turns = (batch.turns_per_dialogue - heard.dropped).tolist()
+        kinds = {
+            kind: StatisticsPooling()(frames, heard.attended_lens)[:, : frames.shape[2]].float().cpu().split(turns)
+            for kind, frames in (("before", heard.frames), ("after", heard.attended))
+        }
+        for index, dialogue in enumerate(batch.dialogues):
+            vectors = {kind: by_dialogue[index].tolist() for kind, by_dialogue in kinds.items()}
+            self.representations.append((dialogue.id, vectors))
 
     def _log_epoch(self, epoch: int, stats: dict[str, float]) -> None:
         # One line an epoch for plots; an epoch run again after a crash replaces its line.

@@ -109,35 +109,48 @@ def evaluate(
     slots: Annotated[
         Path | None, typer.Option(help="Slot table.", show_default="slots.json beside the predictions")
     ] = None,
+    representations: Annotated[
+        Path | None,
+        typer.Option(
+            help="A .jsonl file of what the model made of each turn.",
+            show_default="representations.jsonl beside the predictions",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Score replies against references.
 
-    Gives BLEU, ROUGE and distinct-n, and slot accuracies where slots are given, each but distinct-n with the 95 %
-    interval of a bootstrap over replies.
+    Gives BLEU, ROUGE and distinct-n, slot accuracies where slots are given, and the dialogue cohesion ratio where
+    representations are, each but distinct-n with the 95 % interval of a bootstrap over dialogues.
 
     \b
     Example:
       es4r evaluate results/predictions.jsonl --output results
     """
+    from es4r_toolkit.data.representations import REPRESENTATIONS
     from es4r_toolkit.data.responses import make_folder, write_json
     from es4r_toolkit.metrics.evaluation import evaluate as score
 
-    evaluation = score(predictions, slots)
-    for rejection in evaluation.rejected:
-        _complain(rejection.error(predictions))
+    evaluation = score(predictions, slots, representations)
+    turns = representations or predictions.with_name(REPRESENTATIONS)
+    for path, rejected in ((predictions, evaluation.rejected), (turns, evaluation.unlike)):
+        for rejection in rejected:
+            _complain(rejection.error(path))
     for note in evaluation.notes:
         typer.echo(f"note: {_one_line(note)}", err=True)
     folder = predictions.parent if output is None else output
     make_folder(folder)
     write_json(folder / "metrics.json", evaluation.metrics)
     if as_json:
-        rejected = [vars(rejection) for rejection in evaluation.rejected]
-        _print_json({"metrics": evaluation.metrics, "rejected": rejected, "notes": evaluation.notes})
+        left_out = {
+            "rejected": [vars(rejection) for rejection in evaluation.rejected],
+            "rejected_representations": [vars(rejection) for rejection in evaluation.unlike],
+        }
+        _print_json({"metrics": evaluation.metrics, **left_out, "notes": evaluation.notes})
     else:
         _print_metrics(evaluation.metrics)
         typer.echo(f"written to {folder / 'metrics.json'}")
-    raise typer.Exit(1 if evaluation.rejected else 0)
+    raise typer.Exit(1 if evaluation.rejected or evaluation.unlike else 0)
 
 
 @app.command()
@@ -274,6 +287,10 @@ def _print_metrics(metrics: dict[str, object]) -> None:
             for slot, accuracy in value.items():
                 between = _between(metrics["slot_interval"][slot])
                 typer.echo(f"{_one_line(slot):<14} {accuracy:.4f}  {between}  (chance {chances[slot]:.4f})")
+        elif name == "cohesion_ratio":
+            for kind, ratio in value.items():
+                between = _between(metrics["cohesion_interval"].get(kind))
+                typer.echo(f"{'cohesion':<14} {ratio:.4f}  {between}  ({_one_line(kind)})")
         elif isinstance(value, float):
             typer.echo(f"{name:<14} {value:.4f}  {_between(metrics['interval'].get(name))}".rstrip())
         elif isinstance(value, int):

@@ -21,6 +21,7 @@ from speechbrain.utils.distributed import run_on_main
 from es4r_toolkit.brain import ES4RBrain
 from es4r_toolkit.data.dataset import collate, dialogue_dataset
 from es4r_toolkit.data.manifest import read_manifest
+from es4r_toolkit.data.representations import write_representations
 from es4r_toolkit.data.responses import write_predictions
 from es4r_toolkit.dialogue import Dialogue
 from es4r_toolkit.errors import ConfigError, DialogueError, ES4RError
@@ -259,6 +260,8 @@ def _read(manifest: str) -> list[Dialogue]:
 
 def _write_results(brain: ES4RBrain, output: Path) -> None:
     write_predictions(output, brain.predictions)
+    if brain.representations:
+        write_representations(output, brain.representations)
     (output / "scores.json").write_text(json.dumps(brain.test_stats, indent=2) + "\n")
     table = getattr(brain.hparams, "slots", None)
     if table:

@@ -72,7 +72,7 @@ def write_response(folder: str | Path, answer: Mapping[str, object], waveform: T
 def write_predictions(folder: Path, predictions: Iterable[Mapping[str, object]]) -> None:
     """Write the ``predictions.jsonl`` that `es4r evaluate` reads, whole or not at all."""
     lines = (json.dumps(prediction, ensure_ascii=False, allow_nan=False) + "\n" for prediction in predictions)
-    _write_text(folder / PREDICTIONS, "".join(lines))
+    write_text(folder / PREDICTIONS, "".join(lines))
 
 
 def make_folder(folder: Path) -> None:
@@ -89,10 +89,11 @@ def write_json(path: Path, value: object) -> None:
         text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
     except ValueError as error:
         raise DialogueError(path, f"cannot hold its values ({error})", "give finite numbers and text") from None
-    _write_text(path, text + "\n")
+    write_text(path, text + "\n")
 
 
-def _write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 file, whole or not at all."""
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         # A lone surrogate cannot be encoded.

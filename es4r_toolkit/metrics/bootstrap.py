@@ -51,15 +51,16 @@ class Bootstrap:
             raise ConfigError("values", f"are {len(values)} for {self.counts.shape[1]} replies", "give one for each")
         weights = self.counts if present is None else self.counts * np.asarray(present, dtype=int)
         number = weights.sum(axis=1)
-        return self._interval((weights @ np.asarray(values, dtype=float))[number > 0] / number[number > 0])
+        return self.quantiles((weights @ np.asarray(values, dtype=float))[number > 0] / number[number > 0])
 
     def bleu(
         self, hypotheses: Sequence[Sequence[str]], references: Sequence[Sequence[str]], weights: Sequence[float]
     ) -> tuple[float, float]:
         """Interval of NLTK's corpus BLEU, smoothing method 1, of tokenized replies with one reference each."""
-        return self._interval(resampled_bleu(self.counts, hypotheses, references, weights))
+        return self.quantiles(resampled_bleu(self.counts, hypotheses, references, weights))
 
-    def _interval(self, scores: np.ndarray) -> tuple[float, float]:
+    def quantiles(self, scores: np.ndarray) -> tuple[float, float]:
+        """Interval of a score that each resample has; NaN without any."""
         low, high = np.quantile(scores, self.tails) if len(scores) else (float("nan"),) * 2
         return float(low), float(high)
 

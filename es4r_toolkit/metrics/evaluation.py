@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from es4r_toolkit.data.predictions import Prediction, read_predictions
 from es4r_toolkit.data.records import Rejection
-from es4r_toolkit.errors import DialogueError
+from es4r_toolkit.data.representations import REPRESENTATIONS, read_representations
+from es4r_toolkit.errors import ConfigError, DialogueError
+from es4r_toolkit.metrics.cohesion import Cohesion
 from es4r_toolkit.metrics.slots import SlotTable, chance, slot_accuracies, slot_intervals
 from es4r_toolkit.metrics.text import text_intervals, text_scores
 
@@ -22,10 +24,13 @@ class Evaluation:
     ----------
     metrics : dict
         ``scored``, ``rejected`` and ``empty_replies`` (counts), the keys of `text_scores` and their ``interval`` where
-        anything was scored, ``slot_accuracy``, ``slot_interval`` and ``slot_chance`` where slots were. Intervals are
-        [low, high], of the bootstrap at 95 %.
+        anything was scored, ``slot_accuracy``, ``slot_interval`` and ``slot_chance`` where slots were,
+        ``cohesion_ratio`` and ``cohesion_interval`` where there are representations. Intervals are [low, high], of the
+        bootstrap at 95 %.
     rejected : list of Rejection
-        The records left out.
+        The records left out, of the predictions.
+    unlike : list of Rejection
+        Those left out of the representations.
     notes : list of str
         What a reader should know of the metrics that are not there.
     """
@@ -33,9 +38,12 @@ class Evaluation:
     metrics: dict[str, object]
     rejected: list[Rejection]
     notes: list[str]
+    unlike: list[Rejection] = field(default_factory=list)
 
 
-def evaluate(path: str | Path, slots: str | Path | None = None) -> Evaluation:
+def evaluate(
+    path: str | Path, slots: str | Path | None = None, representations: str | Path | None = None
+) -> Evaluation:
     """Score a .jsonl or .json file of ``{response, reference, slots?}`` records.
 
     Arguments
@@ -44,11 +52,14 @@ def evaluate(path: str | Path, slots: str | Path | None = None) -> Evaluation:
         The predictions.
     slots : str or Path or None
         The slot table; None takes the ``slots.json`` beside the predictions, where there is one.
+    representations : str or Path or None
+        What the model made of each turn; None takes the ``representations.jsonl`` beside the predictions, where there
+        is one.
 
     Raises
     ------
     DialogueError
-        If the predictions or the slot table cannot be read as a whole.
+        If the predictions, the slot table or the representations cannot be read as a whole.
     """
     path = Path(path)
     predictions, rejected = read_predictions(path)
@@ -80,7 +91,33 @@ def evaluate(path: str | Path, slots: str | Path | None = None) -> Evaluation:
         metrics["slot_chance"] = {slot: by_chance[slot] for slot in accuracies}
     elif table is not None:
         notes.append(f"no prediction has slots: {slots} was not used")
-    return Evaluation(metrics, rejected, notes)
+    beside = path.with_name(REPRESENTATIONS)
+    representations = beside if representations is None and beside.exists() else representations
+    unlike: list[Rejection] = []
+    if representations is not None:
+        scores, unlike, missing = _cohesion(representations)
+        metrics |= scores
+        notes += missing
+    return Evaluation(metrics, rejected, notes, unlike)
+
+
+def _cohesion(path: str | Path) -> tuple[dict[str, object], list[Rejection], list[str]]:
+    """Scores of each kind of representation, the records left out, and why a kind has no score."""
+    found, rejected = read_representations(path)
+    ratios, intervals, notes = {}, {}, []
+    for kind, dialogues in found.items():
+        try:
+            cohesion = Cohesion(dialogues)
+        except ConfigError as fault:
+            notes.append(f"no cohesion ratio of {kind}: {fault}")
+            continue
+        if cohesion.ratio is None:
+            notes.append(f"no cohesion ratio of {kind}: turns of different dialogues are not alike")
+            continue
+        ratios[kind], between = cohesion.ratio, cohesion.interval()
+        if between is not None:
+            intervals[kind] = between
+    return {"cohesion_ratio": ratios, "cohesion_interval": _rounded(intervals)} if ratios else {}, rejected, notes
 
 
 def _rounded(intervals: dict[str, tuple[float, float]]) -> dict[str, list[float]]:

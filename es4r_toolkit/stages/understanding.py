@@ -34,8 +34,10 @@ class SpeechStates:
         Relative lengths.
     dropped : Tensor (B,) of int
         Oldest turns that the encoder's window had no room for.
+    frames : Tensor (M, T, F)
+        Of each turn that the window holds, before the dual attention.
     attended : Tensor (M, T, F)
-        Frames of each turn that the window holds, after the dual attention.
+        The same after it.
     attended_lens : Tensor (M,)
         Relative lengths.
     kept : Tensor (N,) of bool
@@ -45,6 +47,7 @@ class SpeechStates:
     states: Tensor
     lens: Tensor
     dropped: Tensor
+    frames: Tensor
     attended: Tensor
     attended_lens: Tensor
     kept: Tensor
@@ -160,7 +163,7 @@ class EmpatheticUnderstanding(nn.Module):
             lens = relative_lengths(heard, states.shape[1])
         else:
             states, lens = self.adapter(states, lens)
-        return SpeechStates(states, lens, dropped, attended, attended_lens, keep)
+        return SpeechStates(states, lens, dropped, frames, attended, attended_lens, keep)
 
     def _downsample(self, mels: Tensor, mel_counts: Tensor, turns_per_dialogue: Tensor) -> tuple[Tensor, Tensor]:
         if self.normalize is not None:
