@@ -109,6 +109,21 @@ class AnsweredDialogue:
 
 
 @dataclass(frozen=True)
+class EnergyPath:
+    """How the energy of one dialogue moves, and what was chosen by it.
+
+    Attributes
+    ----------
+    strategy : str
+    energies : sequence of float
+        Of the turns it was chosen by, oldest first.
+    """
+
+    strategy: str
+    energies: Sequence[float]
+
+
+@dataclass(frozen=True)
 class DemoReport:
     """Everything a report shows of a run: its results on held-out dialogues, and some of these answered.
 
@@ -131,6 +146,12 @@ class DemoReport:
         counts replies that name no value.
     notes : sequence of str
         Remarks for the reader.
+    twins : sequence of AnsweredDialogue
+        Dialogues of the same words, spoken otherwise.
+    energy_paths : sequence of EnergyPath
+        Of all dialogues that were answered.
+    representations : dict
+        Kind, ``before`` and ``after`` the dual attention -> an array (turns, F) for each dialogue.
     """
 
     title: str
@@ -139,6 +160,9 @@ class DemoReport:
     dialogues: Sequence[AnsweredDialogue] = ()
     confusion: Mapping[str, tuple[Sequence[str], Any]] | None = None
     notes: Sequence[str] = ()
+    twins: Sequence[AnsweredDialogue] = ()
+    energy_paths: Sequence[EnergyPath] = ()
+    representations: Mapping[str, Sequence[np.ndarray]] = field(default_factory=dict)
 
 
 def as_array(values: Samples) -> np.ndarray:
@@ -186,8 +210,13 @@ def check_report(report: DemoReport) -> None:
             raise ConfigError(
                 f"confusion[{slot}]", f"{size} labels, but counts of shape {shape}", f"give ({size}, {size}) counts"
             )
-    for dialogue in report.dialogues:
+    for dialogue in [*report.dialogues, *report.twins]:
         _check_dialogue(dialogue)
+    said = {tuple(turn.text for turn in dialogue.turns) for dialogue in report.twins}
+    if len(said) > 1:
+        raise DialogueError(
+            report.twins[1].id, "does not say the words of its twin", "give dialogues of the same words"
+        )
 
 
 def _check_dialogue(dialogue: AnsweredDialogue) -> None:

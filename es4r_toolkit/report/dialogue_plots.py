@@ -68,8 +68,26 @@ def energy_path(dialogue: AnsweredDialogue) -> Picture:
     return picture(figure, f"Energy by turn, {energy_words(dialogue)}. {told}.")
 
 
-def attention_map(dialogue: AnsweredDialogue) -> Picture | None:
-    """Where each speech position looks in the text, turn by turn; None without attention."""
+def attention_scale(dialogue: AnsweredDialogue) -> float:
+    """Where the colours of an attention map end; 0 without attention.
+
+    One token that draws all attention would leave the rest white, so it is the 99th percentile.
+    """
+    if dialogue.attention is None:
+        return 0.0
+    weights = by_column(as_array(dialogue.attention), columns(dialogue.tokens, dialogue.turn_of_token))
+    return max(float(np.quantile(weights, 0.99)), float(weights.max()) * 0.05, 1e-9)
+
+
+def attention_map(dialogue: AnsweredDialogue, scale: float | None = None) -> Picture | None:
+    """Where each speech position looks in the text, turn by turn; None without attention.
+
+    Arguments
+    ---------
+    dialogue : AnsweredDialogue
+    scale : float, optional
+        Where the colours end, so that two maps can be compared; its own ``attention_scale`` if not given.
+    """
     if dialogue.attention is None:
         return None
     shown = columns(dialogue.tokens, dialogue.turn_of_token)
@@ -79,8 +97,7 @@ def attention_map(dialogue: AnsweredDialogue) -> Picture | None:
     height = 1.0 + max(2.2, 0.34 * len(rows), min(0.06 * len(weights), 4.0)) + 0.075 * min(longest, 18)
     figure, axes = axes_of_size(min(max(6.4, 1.9 + 0.165 * len(shown)), 11.2), height)
     axes.grid(visible=False)
-    # One token that draws all attention would leave the rest white, so the scale ends at the 99th percentile.
-    top = max(float(np.quantile(weights, 0.99)), float(weights.max()) * 0.05, 1e-9)
+    top = attention_scale(dialogue) if scale is None else scale
     image = axes.imshow(weights, cmap="Blues", vmin=0, vmax=top, interpolation="none", aspect="auto")
     crowded = len(shown) > 48
     axes.set_xticks(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from es4r_toolkit.errors import ConfigError
 from es4r_toolkit.report import plots, sound
 from es4r_toolkit.report.content import AnsweredDialogue, DemoReport, check_report, is_number
-from es4r_toolkit.report.dialogue_plots import attention_map, energy_path, energy_words
+from es4r_toolkit.report.corpus_plots import cohesion_maps, energy_trajectories
+from es4r_toolkit.report.dialogue_plots import attention_map, attention_scale, energy_path, energy_words
 from es4r_toolkit.report.pictures import STRATEGY_COLOURS, colours
 
 MAX_DIALOGUES = 24
@@ -84,6 +85,9 @@ def render(report: DemoReport) -> str:
             for slot, (labels, counts) in (report.confusion or {}).items()
         ],
         dialogues=[_dialogue(number, dialogue) for number, dialogue in enumerate(shown, start=1)],
+        twins=_twins(report.twins),
+        energies=energy_trajectories(report.energy_paths),
+        cohesion=cohesion_maps(dict(report.representations)),
         bars=sound.OUTLINE_BARS,
     )
 
@@ -173,6 +177,21 @@ def _remarks(report: DemoReport) -> list[str]:
         if gaps:
             remarks.append(f"Training of {run}: {gaps[0]}; values that no curve can show: {len(gaps)}.")
     return remarks
+
+
+def _twins(twins: Sequence[AnsweredDialogue]) -> list[dict[str, Any]]:
+    scale = max((attention_scale(twin) for twin in twins), default=0.0)
+    loudest = max((sound.peak(turn.waveform) for twin in twins for turn in twin.turns), default=1.0)
+    return [
+        {
+            "affect": twin.slots.get("affect", twin.turns[-1].emotion or "not told"),
+            "text": twin.turns[-1].text,
+            "clip": sound.clip(twin.turns[-1].waveform, twin.turns[-1].sample_rate, loudest),
+            "reply": twin.reply_text,
+            "attention": attention_map(twin, scale),
+        }
+        for twin in twins
+    ]
 
 
 def _dialogue(number: int, dialogue: AnsweredDialogue) -> dict[str, Any]:

@@ -312,6 +312,11 @@ def plan_dialogue(config: dict, split: str, slots: Mapping[str, str], rng: np.ra
     return turns
 
 
+def spoken_otherwise(config: Mapping, turn: Mapping, affect: str, rng: np.random.Generator) -> dict:
+    """The same words of the same voice of espeak-ng with another affect."""
+    return _turn(turn["role"], turn["text"], affect, turn["voice"], config["affects"][affect], 1.0, rng)
+
+
 def _turn(
     role: str, text: str, emotion: str, voice: str, region: dict, jitter: float, rng: np.random.Generator
 ) -> dict:

@@ -14,16 +14,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from twins import speak_twins
 
 from es4r_toolkit.data.audio import load, save
 from es4r_toolkit.data.manifest import read_manifest
+from es4r_toolkit.data.representations import REPRESENTATIONS, read_representations
 from es4r_toolkit.data.responses import write_json
 from es4r_toolkit.dialogue import Dialogue
 from es4r_toolkit.hparams import plain
 from es4r_toolkit.inference import EmpathyResponder, Response
 from es4r_toolkit.masks import frame_counts
 from es4r_toolkit.metrics.slots import SlotTable, chance
-from es4r_toolkit.report import AnsweredDialogue, AnsweredTurn, DemoReport, write_report
+from es4r_toolkit.report import AnsweredDialogue, AnsweredTurn, DemoReport, EnergyPath, write_report
 
 RECIPE = Path(__file__).parent
 TRAIN, HPARAMS = RECIPE / "train.py", RECIPE / "hparams" / "train.yaml"
@@ -50,9 +52,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = subprocess.run([sys.executable, TRAIN, HPARAMS, *given], check=False).returncode
         if status:
             return status
-    data = Path(plain((runs["plus"] / "hyperparams.yaml").read_text(encoding="utf-8"))["data_folder"])
+    values = plain((runs["plus"] / "hyperparams.yaml").read_text(encoding="utf-8"))
+    data = Path(values["data_folder"])
     table = SlotTable.read(data / "slots.json")
-    answered = _answer(runs["plus"] / "model", data, table, folder)
+    tested = read_manifest(data / "test.jsonl").dialogues
+    twins = speak_twins(folder / "twins", values["corpus"], values["level"], values["seed"])
+    answered = _answer(runs["plus"] / "model", [*_choose(tested), *twins], table, folder)
+    turns, _ = read_representations(runs["plus"] / REPRESENTATIONS)
     metrics = {name: _scores(run) for name, run in runs.items()}
     metrics["chance"] = chance(table) | {
         "trend_from_last_affect": _read_json(data / "corpus.json")["trend_from_last_affect"]
@@ -63,7 +69,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         title="ES4R Toolkit: a demonstration on AffectProbe",
         summary=metrics,
         histories={name: _history(run) for name, run in runs.items()},
-        dialogues=answered,
+        dialogues=answered[: len(answered) - len(twins)],
+        twins=answered[len(answered) - len(twins) :],
+        energy_paths=_energy_paths(runs["plus"], tested),
+        representations=turns,
         confusion={slot: _confusion(runs["plus"], table, slot) for slot in ("affect", "trend")},
         notes=_notes(data),
     )
@@ -87,12 +96,12 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _answer(model: Path, data: Path, table: SlotTable, folder: Path) -> list[AnsweredDialogue]:
-    """Answer some test dialogues with the exported model, as es4r respond would."""
+def _answer(model: Path, dialogues: Sequence[Dialogue], table: SlotTable, folder: Path) -> list[AnsweredDialogue]:
+    """Answer some dialogues with the exported model, as es4r respond would."""
     responder = EmpathyResponder.from_hparams(model)
     answered = []
     (folder / "replies").mkdir(parents=True, exist_ok=True)
-    for dialogue in _choose(read_manifest(data / "test.jsonl").dialogues):
+    for dialogue in dialogues:
         response = responder.respond(dialogue)
         save(folder / "replies" / f"{dialogue.id}.wav", response.waveform, response.sample_rate)
         answered.append(_shown(responder, dialogue, response, table))
@@ -161,6 +170,15 @@ def _confusion(run: Path, table: SlotTable, slot: str) -> tuple[list[str], list[
         said = table.predicted(line["response"])[slot]
         counts[labels.index(line["slots"][slot])][labels.index(said) if said else -1] += 1
     return labels, counts
+
+
+def _energy_paths(run: Path, dialogues: Sequence[Dialogue]) -> list[EnergyPath]:
+    """Energies of the speaker's turns of each test dialogue, with what was chosen by them."""
+    speaks = {dialogue.id: [turn.is_speaker for turn in dialogue.history] for dialogue in dialogues}
+    return [
+        EnergyPath(line["strategy"], [energy for energy, own in zip(line["energies"], speaks[line["id"]]) if own])
+        for line in _read_lines(run / "predictions.jsonl")
+    ]
 
 
 def _history(run: Path) -> list[dict]:

@@ -273,6 +273,26 @@ def _make_dialogue(
 ) -> dict:
     rng = np.random.default_rng([seed, zlib.crc32(split.encode()), index])
     turns = plan_dialogue(config, split, slots, rng)
+    return write_dialogue(folder, config, espeak, split, index, slots, turns, rng)
+
+
+def write_dialogue(
+    folder: Path,
+    config: Mapping,
+    espeak: EspeakSynthesizer | None,
+    split: str,
+    index: int,
+    slots: Mapping[str, str],
+    turns: list[dict],
+    rng: np.random.Generator,
+) -> dict:
+    """Write the recordings of a dialogue under ``wav/<split>``, which is there, and word its reply.
+
+    Returns
+    -------
+    dict
+        ``line`` of the manifest, ``seconds`` of audio, and ``scaled``: whether it had to be made quieter.
+    """
     reply = reply_text(config, slots, rng)
     waveforms, scaled = speak_dialogue(espeak, turns, config["recording"], rng)
     history = []

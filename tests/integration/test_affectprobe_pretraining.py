@@ -31,6 +31,7 @@ def test_pretraining_makes_the_backbones_once(affectprobe, corpus, tmp_path):
         "llm": {"hidden_size": 16, "layers": 1, "heads": 2, "intermediate_size": 16},
         "vocab_size": 700,
         "llm_steps": 4,
+        "llm_rounds": 1,
         "seed": 3,
     }
     recipe.pretrain(**settings, speech_steps=12)

@@ -1,0 +1,221 @@
+"""Train and score every variant of hparams/study.yaml under one budget; tables and a figure of what each is worth.
+
+Run from the project's root: python recipes/AffectProbe/study.py
+A study that was broken off goes on with the same command.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+from ruamel.yaml import YAML
+from study_tables import Score, figure, markdown, read_score, summarize
+from tqdm import tqdm
+
+from es4r_toolkit.data.responses import write_json
+from es4r_toolkit.errors import ConfigError, ES4RError
+from es4r_toolkit.hparams import compose
+
+RECIPE = Path(__file__).parent
+TRAIN, HPARAMS, STUDY = RECIPE / "train.py", RECIPE / "hparams" / "train.yaml", RECIPE / "hparams" / "study.yaml"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: a variant on some voices, with one seed or fold.
+
+    Attributes
+    ----------
+    voices, name, variant : str
+        As the study's YAML has them.
+    settings : dict
+        Keys of the train YAML that it changes.
+    folder : Path
+        Where it goes.
+    """
+
+    voices: str
+    name: str
+    variant: str
+    settings: dict
+    folder: Path
+
+    @property
+    def corpus(self) -> tuple[str, str]:
+        """Runs of the same corpus share its folder and backbones."""
+        return self.voices, self.name
+
+    @property
+    def log(self) -> Path:
+        """What it printed."""
+        return self.folder.with_suffix(".log")
+
+    def finished(self) -> bool:
+        """Whether its scores are there.
+
+        Raises
+        ------
+        ConfigError
+            If what is there was made with other settings.
+        """
+        made = self.folder / "hyperparams.yaml"
+        if made.is_file() and made.read_text(encoding="utf-8") != compose(HPARAMS, self.settings):
+            raise ConfigError(self.folder, "was trained with other settings", "remove it, or give another --output")
+        return (self.folder / "scores.json").is_file()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; 0 good, 1 where a run failed or a setting is wrong."""
+    options = _options(arguments)
+    try:
+        return study(options.study, Path(options.output), options.workers, Path(options.tables or options.output))
+    except ES4RError as fault:
+        print(f"error: {fault}", file=sys.stderr)
+        return 1
+
+
+def study(path: str | Path, output: Path, workers: int, tables: Path) -> int:
+    """Run what is not there yet, then write the tables of all that is; the number of failed runs, at most 1."""
+    plan = YAML(typ="safe").load(Path(path).read_text(encoding="utf-8"))
+    runs = plan_runs(plan, output)
+    waiting = [run for run in runs if not run.finished()]
+    print(f"{len(runs)} runs, {len(runs) - len(waiting)} of them finished before; logs are in {output}", flush=True)
+    failed = train_all(waiting, workers)
+    scores = [read_score(run.voices, run.name, run.variant, run.folder) for run in runs if run.finished()]
+    if scores:
+        write_tables(scores, plan, tables)
+    for run in failed:
+        print(f"failed: {run.variant}, {run.voices} {run.name}: see {run.log}", file=sys.stderr)
+    return int(bool(failed))
+
+
+def plan_runs(plan: Mapping, output: Path) -> list[Run]:
+    """Every run, variant by variant, so that the first ones make the corpora that the others find.
+
+    Raises
+    ------
+    ConfigError
+        If the plan lacks a part, or names a key that the train YAML has not.
+    """
+    for part in ("voices", "variants", "reference"):
+        if not plan.get(part):
+            raise ConfigError("study", f"has no {part}", "see recipes/AffectProbe/hparams/study.yaml")
+    if plan["reference"] not in plan["variants"]:
+        raise ConfigError("reference", f"{plan['reference']!r} is no variant", f"name one of {list(plan['variants'])}")
+    runs = []
+    for variant, changes in plan["variants"].items():
+        for voices, made in plan["voices"].items():
+            for name, chosen in made["runs"].items():
+                shared = output / _file_name(voices) / _file_name(name)
+                places = {"data_folder": str(shared / "data"), "backbones": str(shared / "backbones")}
+                folder = shared / _file_name(variant)
+                settings = {**made["settings"], **chosen, **changes, **places, "output_folder": str(folder)}
+                runs.append(Run(voices, name, variant, settings, folder))
+    twins = {run.folder for run in runs if sum(other.folder == run.folder for other in runs) > 1}
+    if twins:
+        raise ConfigError("study", f"{sorted(map(str, twins))} would be the folder of two runs", "rename a variant")
+    return runs
+
+
+def train_all(runs: Sequence[Run], workers: int) -> list[Run]:
+    """Train some runs side by side, one thread each; returns those that failed."""
+    making = {run.corpus: threading.Lock() for run in runs}
+    going: set[subprocess.Popen] = set()
+    failed = []
+    # The first of a corpus makes it; the others wait until it is there.
+    made = {corpus: threading.Event() for corpus in making}
+
+    def train(run: Run) -> Run:
+        with making[run.corpus]:
+            first = not made[run.corpus].is_set()
+            if first:
+                status = _train(run, going)
+                made[run.corpus].set()
+        if not first:
+            status = _train(run, going)
+        if status or not run.finished():
+            failed.append(run)
+        return run
+
+    with ThreadPoolExecutor(workers) as pool, tqdm(total=len(runs), desc="study", unit="run") as bar:
+        try:
+            for done in as_completed([pool.submit(train, run) for run in runs]):
+                bar.update()
+                tqdm.write(_told(done.result(), failed))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in list(going):
+                process.terminate()
+            raise
+    return failed
+
+
+def _train(run: Run, going: set[subprocess.Popen]) -> int:
+    run.folder.parent.mkdir(parents=True, exist_ok=True)
+    given = [f"--{key}={value}" for key, value in run.settings.items()]
+    # Two processes of two threads each would wait for one another far longer than they compute.
+    alone = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    with run.log.open("a", encoding="utf-8") as log:
+        process = subprocess.Popen(
+            [sys.executable, TRAIN, HPARAMS, *given], env={**os.environ, **alone}, stdout=log, stderr=log
+        )
+        going.add(process)
+        status = process.wait()
+        going.discard(process)
+    return status
+
+
+def _told(run: Run, failed: Sequence[Run]) -> str:
+    place = f"{run.voices}, {run.name}, {run.variant}"
+    if run in failed:
+        return f"{place}: failed, see {run.log}"
+    scores = json.loads((run.folder / "scores.json").read_text(encoding="utf-8"))
+    return f"{place}: " + ", ".join(f"{slot} {scores[slot]:.3f}" for slot in ("affect", "trend", "topic"))
+
+
+def write_tables(scores: Sequence[Score], plan: Mapping, folder: Path) -> None:
+    """``runs.csv`` (a row a run), ``study.json`` and ``study.md`` (a row a variant), and ``study.png``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    summary = summarize(scores, plan)
+    with (folder / "runs.csv").open("w", newline="", encoding="utf-8") as file:
+        rows = [score.row() for score in scores]
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    write_json(folder / "study.json", summary)
+    (folder / "study.md").write_text(markdown(summary), encoding="utf-8")
+    figure(summary, folder / "study.png")
+    print(markdown(summary))
+    print(f"tables and figure: {folder.resolve()}")
+
+
+def _file_name(name: object) -> str:
+    return re.sub(r"[^a-z0-9]+", "_", str(name).lower()).strip("_")
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="Train and score every variant of a study under one budget. Runs that are finished are kept, "
+        "broken-off ones go on from their last checkpoint.",
+        epilog="example: python recipes/AffectProbe/study.py --output results/study --tables docs/study",
+    )
+    parser.add_argument("--study", default=str(STUDY), help="YAML of voices and variants [%(default)s]")
+    parser.add_argument("--output", default="results/study", help="folder for corpora and runs [%(default)s]")
+    parser.add_argument("--tables", help="folder for the tables and the figure [that of the runs]")
+    parser.add_argument("--workers", type=int, default=2, help="runs side by side, one thread each [%(default)s]")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,247 @@
+"""Tables and the figure of a study: means over runs, their intervals, and differences to one variant."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from es4r_toolkit.data.manifest import read_manifest
+from es4r_toolkit.data.representations import REPRESENTATIONS, read_representations
+from es4r_toolkit.dialogue import Dialogue
+from es4r_toolkit.errors import DialogueError
+from es4r_toolkit.hparams import plain
+from es4r_toolkit.metrics.cohesion import Cohesion
+from es4r_toolkit.metrics.slots import SlotTable, chance, slots_right
+
+SLOTS = ("affect", "trend", "topic")
+RESAMPLES, LEVEL = 2000, 0.95
+
+
+@dataclass(frozen=True)
+class Score:
+    """One trained and tested model.
+
+    Attributes
+    ----------
+    voices, run, variant : str
+    right : dict of str to array (dialogues,)
+        Slot -> whether each reply to the test set has it right.
+    guess : dict of str to float
+        Slot -> the accuracy of a guess.
+    extra : dict of str to float
+        BLEU-4, seconds of training, cohesion ratios and what a probe reads.
+    curve : list of dict
+        Scores on the validation set after each epoch.
+    """
+
+    voices: str
+    run: str
+    variant: str
+    right: dict[str, np.ndarray]
+    guess: dict[str, float]
+    extra: dict[str, float | None]
+    curve: list[dict] = field(default_factory=list)
+
+    def row(self) -> dict[str, object]:
+        """A line of ``runs.csv``."""
+        accuracies = {slot: round(float(self.right[slot].mean()), 4) for slot in SLOTS}
+        rounded = {name: None if value is None else round(value, 4) for name, value in self.extra.items()}
+        names = {"voices": self.voices, "run": self.run, "variant": self.variant}
+        return {**names, **accuracies, "dialogues": len(self.right["affect"]), **rounded}
+
+
+def read_score(voices: str, run: str, variant: str, folder: Path) -> Score:
+    """What lies in the folder of a finished run."""
+    lines = _lines(folder / "predictions.jsonl")
+    table = SlotTable.read(folder / "slots.json")
+    hits = slots_right([line["response"] for line in lines], [line["slots"] for line in lines], table)
+    history = _lines(folder / "history.jsonl")
+    extra: dict[str, float | None] = {
+        "bleu4": json.loads((folder / "scores.json").read_text(encoding="utf-8"))["bleu4"],
+        "train_seconds": sum(epoch["seconds"] for epoch in history),
+    }
+    for kind in ("before", "after"):
+        extra |= {f"cohesion_{kind}": None, f"probe_{kind}": None}
+    if (folder / REPRESENTATIONS).is_file():
+        manifest = plain((folder / "hyperparams.yaml").read_text(encoding="utf-8"))["test_manifest"]
+        extra |= _diagnose(folder / REPRESENTATIONS, read_manifest(manifest, check_audio=False).dialogues)
+    right = {slot: np.array(hits[slot], dtype=float) for slot in SLOTS}
+    return Score(voices, run, variant, right, chance(table), extra, history)
+
+
+def _diagnose(path: Path, dialogues: Sequence[Dialogue]) -> dict[str, float | None]:
+    """Cohesion ratio, and the accuracy of a linear probe for the emotion of speaker turns, of each kind."""
+    found, rejected = read_representations(path)
+    if rejected or any(len(kind) != len(dialogues) for kind in found.values()):
+        raise DialogueError(path, "does not fit the test set", "remove the run and train it again")
+    scores: dict[str, float | None] = {}
+    for kind, turns in found.items():
+        scores[f"cohesion_{kind}"] = Cohesion(turns).ratio
+        # Only the newest turns are there where the window was too short for all.
+        heard = [dialogue.history[-len(vectors) :] for dialogue, vectors in zip(dialogues, turns)]
+        speaks = [[turn.is_speaker for turn in history] for history in heard]
+        vectors = [rows[np.array(mask)] for rows, mask in zip(turns, speaks)]
+        labels = [[turn.emotion for turn in history if turn.is_speaker] for history in heard]
+        scores[f"probe_{kind}"] = probe(vectors, labels)
+    return scores
+
+
+def probe(
+    dialogues: Sequence[np.ndarray], labels: Sequence[Sequence[str]], folds: int = 5, ridge: float = 0.01
+) -> float:
+    """Accuracy of a ridge classifier of turns, fitted on other dialogues than it is tested on.
+
+    Arguments
+    ---------
+    dialogues : sequence of array (turns, F)
+    labels : sequence of sequence of str
+        A label for each turn.
+    folds : int
+    ridge : float
+        Penalty on the squared weights, for each turn that it is fitted on.
+
+    Example
+    -------
+    >>> rng = np.random.default_rng(0)
+    >>> labels = [["low", "high"]] * 20
+    >>> probe([rng.normal(size=(2, 3)) + [[0], [9]] for _ in labels], labels)
+    1.0
+    """
+    names = sorted({label for some in labels for label in some})
+    vectors = np.concatenate(dialogues)
+    wanted = np.array([names.index(label) for some in labels for label in some])
+    # Which fold each turn is tested in: that of its dialogue.
+    fold = np.repeat(np.arange(len(dialogues)) % folds, [len(turns) for turns in dialogues])
+    right = 0
+    for number in range(folds):
+        fit = fold != number
+        mean, deviation = vectors[fit].mean(axis=0), vectors[fit].std(axis=0) + 1e-8
+        known, unknown = ((vectors[part] - mean) / deviation for part in (fit, ~fit))
+        targets = np.eye(len(names))[wanted[fit]]
+        centre = targets.mean(axis=0)
+        gram = known.T @ known + ridge * len(known) * np.eye(known.shape[1])
+        weights = np.linalg.solve(gram, known.T @ (targets - centre))
+        right += int(((unknown @ weights + centre).argmax(axis=1) == wanted[~fit]).sum())
+    return right / len(wanted)
+
+
+def summarize(scores: Sequence[Score], plan: Mapping) -> dict:
+    """Voices -> variant -> mean over the runs, interval and difference to the reference, for each slot.
+
+    The interval (95 %) is of a bootstrap over runs and, within each, over
+    dialogues; that of the difference resamples the same dialogues of both.
+    """
+    summary: dict = {"reference": plan["reference"], "budget": {}, "voices": {}}
+    for voices, made in plan["voices"].items():
+        of_voices = [score for score in scores if score.voices == voices]
+        if not of_voices:
+            continue
+        summary["budget"][voices] = made["settings"]
+        reference = {score.run: score for score in of_voices if score.variant == plan["reference"]}
+        variants = {}
+        for variant in plan["variants"]:
+            runs = [score for score in of_voices if score.variant == variant]
+            if runs:
+                variants[variant] = _variant(runs, reference)
+        summary["voices"][voices] = {"chance": of_voices[0].guess, "variants": variants}
+    return summary
+
+
+def _variant(runs: Sequence[Score], reference: Mapping[str, Score]) -> dict:
+    row: dict = {"runs": [score.run for score in runs]}
+    paired = [(score, reference[score.run]) for score in runs if score.run in reference]
+    for slot in SLOTS:
+        hits = [score.right[slot] for score in runs]
+        row[slot] = _mean(hits) | {"each": [round(float(run.mean()), 4) for run in hits]}
+        if paired and runs[0].variant != paired[0][1].variant:
+            row[slot]["difference"] = _mean([score.right[slot] - other.right[slot] for score, other in paired])
+    for name in runs[0].extra:
+        values = [score.extra[name] for score in runs]
+        row[name] = None if None in values else round(float(np.mean(values)), 4)
+    epochs = zip(*(score.curve for score in runs))
+    row["curve"] = [
+        {slot: round(float(np.mean([epoch[slot] for epoch in same])), 4) for slot in SLOTS} for same in epochs
+    ]
+    return row
+
+
+def _mean(runs: Sequence[np.ndarray]) -> dict:
+    rng = np.random.default_rng(0)
+    resampled = np.stack([run[rng.integers(len(run), size=(RESAMPLES, len(run)))].mean(axis=1) for run in runs])
+    drawn = rng.integers(len(runs), size=(len(runs), RESAMPLES))
+    means = np.take_along_axis(resampled, drawn, axis=0).mean(axis=0)
+    tails = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return {"mean": round(float(np.mean([run.mean() for run in runs])), 4), "interval": tails.round(4).tolist()}
+
+
+def markdown(summary: Mapping) -> str:
+    """The table as Markdown, voices below one another."""
+    lines = []
+    for voices, part in summary["voices"].items():
+        budget = ", ".join(f"{key} {value}" for key, value in summary["budget"][voices].items() if key != "corpus")
+        count = max(len(row["runs"]) for row in part["variants"].values())
+        lines += [f"**{voices}** ({budget}; mean of {count} runs and 95 % interval)", ""]
+        lines += [
+            "| variant | " + " | ".join(SLOTS) + f" | affect against {summary['reference']} | cohesion before, after |"
+        ]
+        lines += ["|---|" + "---|" * (len(SLOTS) + 2)]
+        for variant, row in part["variants"].items():
+            name = variant if len(row["runs"]) == count else f"{variant} ({len(row['runs'])} runs)"
+            cells = [_cell(row[slot]) for slot in SLOTS]
+            difference = row["affect"].get("difference")
+            cells.append(_cell(difference, sign="+") if difference else "")
+            ratios = [row[f"cohesion_{kind}"] for kind in ("before", "after")]
+            cells.append(", ".join("-" if ratio is None else f"{ratio:.2f}" for ratio in ratios))
+            lines.append(f"| {name} | " + " | ".join(cells) + " |")
+        guess = " | ".join(f"{part['chance'][slot]:.3f}" for slot in SLOTS)
+        lines += [f"| *chance* | {guess} | | |", ""]
+    return "\n".join(lines)
+
+
+def _cell(value: Mapping, sign: str = "") -> str:
+    low, high = value["interval"]
+    return f"{value['mean']:{sign}.3f} [{low:{sign}.2f}, {high:{sign}.2f}]"
+
+
+def figure(summary: Mapping, path: Path) -> None:
+    """Means and intervals of affect and trend, a panel for each kind of voices, single runs as small dots."""
+    parts = summary["voices"]
+    most = max(len(part["variants"]) for part in parts.values())
+    page = Figure(figsize=(10, 0.9 + len(parts) * (1.1 + 0.27 * most)), layout="constrained")
+    grid = page.subplots(len(parts), 2, squeeze=False, sharex=True)
+    for row, (voices, part) in zip(grid, parts.items()):
+        names = list(part["variants"])
+        for axes, slot in zip(row, ("affect", "trend")):
+            reference = part["variants"].get(summary["reference"])
+            if reference:
+                axes.axvspan(*reference[slot]["interval"], color="#1f6f8b", alpha=0.1, linewidth=0)
+            axes.axvline(part["chance"][slot], color="#888888", linestyle=":", linewidth=1.2)
+            for place, name in enumerate(names):
+                value = part["variants"][name][slot]
+                colour = "#1f6f8b" if name == summary["reference"] else "#333333"
+                axes.plot(value["interval"], [place, place], color=colour, linewidth=2.2, solid_capstyle="butt")
+                axes.plot(value["mean"], place, "o", color=colour, markersize=6)
+                axes.plot(value["each"], [place + 0.24] * len(value["each"]), ".", color="#999999", markersize=4)
+            axes.set_yticks(range(len(names)), names)
+            axes.set_ylim(len(names) - 0.5, -0.5)
+            axes.set_xlim(0, 1)
+            axes.grid(axis="x", color="#dddddd", linewidth=0.6)
+            axes.set_axisbelow(True)
+            axes.set_title(f"{slot}, {voices} voices", fontsize=11)
+            axes.set_xlabel("accuracy on unseen speakers", fontsize=10)
+            for side in ("top", "right"):
+                axes.spines[side].set_visible(False)
+    page.suptitle(
+        "mean and 95 % interval; small dots: single runs; dotted: chance; shaded: the reference's interval",
+        fontsize=9.5,
+    )
+    page.savefig(path, dpi=150)
+
+
+def _lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
