@@ -214,9 +214,7 @@ def check_report(report: DemoReport) -> None:
         _check_dialogue(dialogue)
     said = {tuple(turn.text for turn in dialogue.turns) for dialogue in report.twins}
     if len(said) > 1:
-        raise DialogueError(
-            report.twins[1].id, "does not say the words of its twin", "give dialogues of the same words"
-        )
+        raise DialogueError(report.twins[1].id, "has other words than its twin", "give dialogues of the same words")
 
 
 def _check_dialogue(dialogue: AnsweredDialogue) -> None:
