@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from es4r_toolkit.data.responses import write_json
 from es4r_toolkit.errors import ConfigError, ES4RError
-from es4r_toolkit.hparams import compose
+from es4r_toolkit.hparams import compose, plain
 
 RECIPE = Path(__file__).parent
 TRAIN, HPARAMS, STUDY = RECIPE / "train.py", RECIPE / "hparams" / "train.yaml", RECIPE / "hparams" / "study.yaml"
@@ -70,7 +70,7 @@ class Run:
             If what is there was made with other settings.
         """
         made = self.folder / "hyperparams.yaml"
-        if made.is_file() and made.read_text(encoding="utf-8") != compose(HPARAMS, self.settings):
+        if made.is_file() and plain(made.read_text(encoding="utf-8")) != plain(compose(HPARAMS, self.settings)):
             raise ConfigError(self.folder, "was trained with other settings", "remove it, or give another --output")
         return (self.folder / "scores.json").is_file()
 
@@ -122,6 +122,8 @@ def plan_runs(plan: Mapping, output: Path) -> list[Run]:
                 folder = shared / _file_name(variant)
                 settings = {**made["settings"], **chosen, **changes, **places, "output_folder": str(folder)}
                 runs.append(Run(voices, name, variant, settings, folder))
+    for run in {(run.voices, run.variant): run for run in runs}.values():
+        compose(HPARAMS, run.settings)
     twins = {run.folder for run in runs if sum(other.folder == run.folder for other in runs) > 1}
     if twins:
         raise ConfigError("study", f"{sorted(map(str, twins))} would be the folder of two runs", "rename a variant")

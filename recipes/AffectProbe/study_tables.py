@@ -134,7 +134,9 @@ def summarize(scores: Sequence[Score], plan: Mapping) -> dict:
     """Voices -> variant -> mean over the runs, interval and difference to the reference, for each slot.
 
     The interval (95 %) is of a bootstrap over runs and, within each, over
-    dialogues; that of the difference resamples the same dialogues of both.
+    dialogues, somewhat wider than need be, since runs differ by the choice of
+    their dialogues too; that of a difference resamples the same dialogues of
+    both.
     """
     summary: dict = {"reference": plan["reference"], "budget": {}, "voices": {}}
     for voices, made in plan["voices"].items():

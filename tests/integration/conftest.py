@@ -12,7 +12,7 @@ import pytest
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "AffectProbe"
 # In the order in which each imports those before it.
-SCRIPTS = ("clips", "recorded", "corpus", "prepare", "pretrain")
+SCRIPTS = ("clips", "recorded", "corpus", "prepare", "pretrain", "twins", "study_tables", "study")
 
 
 @pytest.fixture(scope="session")
