@@ -54,3 +54,44 @@ def test_halves_of_a_turn_are_told_by_what_they_share(affectprobe):
     alike = turns.repeat_interleave(2, dim=0)
     mixed = torch.stack([turns, turns.roll(1, 0)], dim=1).flatten(0, 1)
     assert find(alike, torch.ones(12)) < 0.5 < 1.8 < find(mixed, torch.ones(12))
+
+
+def test_the_language_model_goes_on_until_it_answers_what_it_is_told(affectprobe, monkeypatch, tmp_path):
+    recipe = affectprobe("pretrain")
+    scores = iter([{"affect": 1.0, "trend": 0.4}, {"affect": 1.0, "trend": 0.96}, {"affect": 0.0, "trend": 0.0}])
+    seeds = []
+
+    class Nothing:
+        tokenizer = None
+
+        def save(self, source):
+            seeds.append("saved")
+
+    monkeypatch.setattr(recipe, "CausalLM", lambda *_, **__: Nothing())
+    monkeypatch.setattr(recipe, "PromptRenderer", lambda *_: None)
+    monkeypatch.setattr(recipe, "_answers", lambda *_: next(scores))
+    monkeypatch.setattr(recipe, "teach", lambda _model, _render, examples, steps, seed: seeds.append(seed) or 0.5)
+    loss, knows = recipe.pretrain_llm(tmp_path, list(range(300)), None, "Answer.", 10, rounds=4, seed=7)
+    assert (loss, knows) == (0.5, {"affect": 1.0, "trend": 0.96})
+    assert seeds == [7, 8, "saved"]
+
+
+@needs_espeak
+def test_twins_say_the_same_words_with_another_affect_at_the_end(affectprobe, corpus, tmp_path):
+    one, other = affectprobe("twins").speak_twins(tmp_path, corpus.CORPUS, "easy", seed=3)
+    assert [turn.text for turn in one.history] == [turn.text for turn in other.history]
+    assert [turn.emotion for turn in one.history[:-1]] == [turn.emotion for turn in other.history[:-1]]
+    assert (one.slots["affect"], other.slots["affect"]) == ("joy", "sadness")
+    assert one.slots["topic"] == other.slots["topic"]
+    assert (one.history[-1].emotion, other.history[-1].emotion) == ("joy", "sadness")
+    assert one.history[-1].audio.read_bytes() != other.history[-1].audio.read_bytes()
+    valences = {name: row["valence"] for name, row in corpus.read_corpus(corpus.CORPUS)["affects"].items()}
+    for twin in (one, other):
+        first, last = (valences[twin.history[place].emotion] for place in (0, -1))
+        assert twin.slots["trend"] == ("same", "better", "worse")[(last > first) - (last < first)]
+
+
+def test_recordings_have_no_twins(affectprobe, tmp_path, monkeypatch):
+    twins = affectprobe("twins")
+    monkeypatch.setattr(twins, "read_corpus", lambda *_: {"pools": {}})
+    assert twins.speak_twins(tmp_path, "some.yaml", "easy", seed=3) == []
