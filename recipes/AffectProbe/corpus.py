@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
-from recorded import open_pools, plan_recorded, topics_in
+from recorded import keep_shared_topics, open_pools, plan_recorded
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -70,6 +70,7 @@ def read_corpus(path: str | Path, level: str = "standard", fold: int = 0) -> dic
         _check_shared(config)
         config["pools"] = open_pools(config, Path(path), fold)
         _check_reply(config)
+        keep_shared_topics(config)
         return config
     levels = config.pop("levels")
     _require(level in levels, "level", f"got {level!r}", f"must be one of {', '.join(levels)}")
@@ -273,8 +274,7 @@ def draw_labels(config: dict, split: str, size: int, seed: int) -> list[dict[str
     # Evenly spaced points through the cells, instead of free draws, keep the margins uniform in a small split too.
     points = (np.arange(size) + rng.random()) / max(size, 1)
     chosen = np.searchsorted(np.cumsum(label_shares(valences)).round(12), points, side="right").clip(max=len(cells) - 1)
-    possible = topics_in(config, config["pools"][split]) if "pools" in config else config["topics"]
-    topics = rng.permutation(np.resize(rng.permutation(list(possible)), size))
+    topics = rng.permutation(np.resize(rng.permutation(list(config["topics"])), size))
     return [
         {"affect": cells[cell][0], "trend": cells[cell][1], "topic": str(topic)}
         for cell, topic in zip(rng.permutation(chosen), topics)

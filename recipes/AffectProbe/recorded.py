@@ -147,10 +147,27 @@ def open_pools(config: dict, path: Path, fold: int) -> dict[str, ClipPool]:
     return pools
 
 
-def topics_in(config: Mapping, pool: ClipPool) -> dict[str, list[str]]:
-    """Topic -> its sentences that a split holds under every emotion."""
-    found = {topic: [s for s in map(str, ids) if s in pool.sentences] for topic, ids in config["topics"].items()}
-    return {topic: sentences for topic, sentences in found.items() if sentences}
+def keep_shared_topics(config: dict) -> None:
+    """Leave the topics out that not every split can open a dialogue with: what a topic is called has to be learned.
+
+    Arguments
+    ---------
+    config : dict
+        With ``pools``; ``topics`` keeps of each topic the sentences that each
+        split holds under every emotion, and ``reply`` what is left of topics.
+
+    Raises
+    ------
+    ConfigError
+        If there are fewer than two.
+    """
+    shared = set.intersection(*(set(pool.sentences) for pool in config["pools"].values()))
+    found = {topic: [s for s in map(str, ids) if s in shared] for topic, ids in config["topics"].items()}
+    config["topics"] = {topic: sentences for topic, sentences in found.items() if sentences}
+    if len(config["topics"]) < 2:
+        raise ConfigError("topics", f"of all splits: {sorted(config['topics'])}", "share out the speakers otherwise")
+    replies = config["reply"]["topic"]
+    config["reply"]["topic"] = {topic: reply for topic, reply in replies.items() if topic in config["topics"]}
 
 
 def plan_recorded(config: Mapping, split: str, slots: Mapping[str, str], affects: Sequence[str], rng) -> list[dict]:
@@ -172,7 +189,7 @@ def plan_recorded(config: Mapping, split: str, slots: Mapping[str, str], affects
         A turn each: ``role, text, emotion, voice, wav``.
     """
     pool = config["pools"][split]
-    sentences = topics_in(config, pool)[slots["topic"]]
+    sentences = config["topics"][slots["topic"]]
     spoken = pool.draw(affects, str(rng.choice(sentences)), rng)
     turns = []
     for clip in spoken:
