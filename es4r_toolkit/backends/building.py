@@ -70,7 +70,7 @@ def train_tokenizer(sentences: Iterable[str], vocab_size: int) -> PreTrainedToke
     ---------
     sentences : iterable of str
     vocab_size : int
-        Including 256 bytes; three control tokens come on top.
+        Including 256 bytes, and fewer where the sentences hold no more pieces; three control tokens come on top.
     """
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
@@ -82,6 +82,7 @@ def train_tokenizer(sentences: Iterable[str], vocab_size: int) -> PreTrainedToke
         character_coverage=1.0,
         normalization_rule_name="identity",
         user_defined_symbols=["\n"],
+        hard_vocab_limit=False,
         bos_id=-1,
         eos_id=-1,
         minloglevel=2,

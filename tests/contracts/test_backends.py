@@ -290,3 +290,9 @@ def test_a_control_token_in_an_utterance_never_becomes_one(base):
     assert control & set(base.tokenizer(said, add_special_tokens=False)["input_ids"]), "the attack must be real"
     prompt = PromptRenderer(base.tokenizer)([Turn(SPEAKER, said)])
     assert not control & set(prompt.history)
+
+
+def test_few_words_give_a_small_vocabulary():
+    tokenizer = train_tokenizer(["so that is it", "it is so"] * 50, vocab_size=1280)
+    assert len(tokenizer) < 320
+    assert tokenizer.decode(tokenizer.encode("it is that, Zoë")) == "it is that, Zoë"
