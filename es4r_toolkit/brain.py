@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,9 @@ class ES4RBrain(sb.Brain):
     an ``emotion_head``. Reads from hparams: ``losses`` (weights of
     ``cross_entropy``, ``kl`` and ``emotion``, and ``temperature`` and
     ``direction`` of the divergence), ``epoch_counter``, ``scheduler``,
-    ``train_logger`` and ``output_folder``.
+    ``train_logger`` and ``output_folder``; and, where it is there,
+    ``augmentation``: waveforms (N, samples) -> waveforms of as many or more or
+    fewer samples, for training alone.
     """
 
     slots: SlotTable | None = None
@@ -41,6 +44,8 @@ class ES4RBrain(sb.Brain):
     def compute_forward(self, batch: DialogueBatch, stage: sb.Stage) -> PathLogits:
         """Run both paths, and answer where not in training."""
         batch = batch.to(self.device)
+        if stage == sb.Stage.TRAIN and self.pipeline.generation.hears:
+            batch = self._augmented(batch)
         paths = self.modules.pipeline(batch, text_path=self.hparams.losses["kl"] > 0)
         if stage != sb.Stage.TRAIN:
             self._answer(batch, plan=stage == sb.Stage.TEST)
@@ -108,6 +113,11 @@ class ES4RBrain(sb.Brain):
         if self.emotions_seen:
             scores["emotion_accuracy"] = self.emotions_right / self.emotions_seen
         return scores
+
+    def _augmented(self, batch: DialogueBatch) -> DialogueBatch:
+        """The batch through ``augmentation``; relative lengths stay what they are."""
+        augment = getattr(self.hparams, "augmentation", None)
+        return batch if augment is None else replace(batch, waveforms=augment(batch.waveforms))
 
     def _emotion_loss(self, heard: SpeechStates, batch: DialogueBatch) -> Tensor:
         """Over the speaker's turns that have a label; the listener's say nothing of the speaker."""

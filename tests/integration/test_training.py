@@ -22,6 +22,7 @@ from es4r_toolkit.backends.building import build_qwen3, build_whisper, train_tok
 from es4r_toolkit.brain import ES4RBrain
 from es4r_toolkit.hparams import build, localize, refuse_foreign_tags
 from es4r_toolkit.lobes import MelDownsampler
+from es4r_toolkit.stages.understanding import EmpatheticUnderstanding
 from es4r_toolkit.training import run_recipe
 
 TRAIN_YAML = Path(__file__).parents[2] / "recipes" / "AffectProbe" / "hparams" / "train.yaml"
@@ -194,6 +195,23 @@ def test_the_papers_preset_trains_too(tmp_path, command):
     assert not any("norm" in name and "dual_attention" in name for name in weights)
     settings = YAML().load((tmp_path / "model" / "model.yaml").read_text())
     assert list(settings["context"]) == ["fused"]
+
+
+def test_augmentation_is_heard_in_training_and_nowhere_else(tmp_path, command, monkeypatch):
+    """What is validated and tested is the recording itself."""
+    heard = {True: set(), False: set()}
+    features = EmpatheticUnderstanding.features
+
+    def watch(self, waveforms, wav_lens):
+        heard[self.training] |= set((wav_lens * waveforms.shape[1]).round().int().tolist())
+        return features(self, waveforms, wav_lens)
+
+    monkeypatch.setattr(EmpatheticUnderstanding, "features", watch)
+    run_recipe(command(tmp_path, epochs=1, speeds="[80]"))
+    # Turns of 0.2, 0.25 and 0.3 s, which take 1/0.8 as long at 80 % of the speed.
+    assert heard[False] <= {3200, 4000, 4800}
+    assert heard[True] <= {4000, 5000, 6000}
+    assert heard[True] & {5000, 6000}
 
 
 @pytest.mark.parametrize("placement", ["replace", "inject"])
