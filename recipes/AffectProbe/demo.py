@@ -33,7 +33,7 @@ SLOTS = ("topic", "affect", "trend")
 # Less of everything than hparams/train.yaml, so that the whole ends in minutes.
 SMALL = {"--level": "easy", "--dialogues": "1300", "--epochs": "9"}
 # Text alone: the same language model and data; LoRA acts on the text, where the others have it on speech.
-TEXT_ONLY = {"--context": "[text]", "--lora_scope": "context", "--kl_weight": "0", "--epochs": "2"}
+TEXT_ONLY = {"--context": "[text]", "--lora_scope": "context", "--epochs": "2"}
 SHOWN = 3
 
 

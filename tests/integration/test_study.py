@@ -136,7 +136,7 @@ def test_every_variant_of_the_study_is_a_system_that_can_be_named(affectprobe, t
     study = affectprobe("study")
     plan = YAML(typ="safe").load(study.STUDY.read_text())
     runs = study.plan_runs(plan, tmp_path)
-    assert len(runs) == len(plan["variants"]) * 6 == 78
+    assert len(runs) == len(plan["variants"]) * 6 == 90
     systems = [plain(compose(study.HPARAMS, run.settings)) for run in runs if run.corpus == ("recorded", "fold 1")]
     assert {system["fold"] for system in systems} == {1}
     # No two variants are the same system.
