@@ -11,6 +11,7 @@ import csv
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -76,13 +77,18 @@ class Run:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; 0 good, 1 where a run failed or a setting is wrong."""
+    """The command line; 0 good, 1 where a run failed or a setting is wrong, 130 where it was broken off."""
     options = _options(arguments)
+    # Told to end, it ends its runs too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return study(options.study, Path(options.output), options.workers, Path(options.tables or options.output))
     except ES4RError as fault:
         print(f"error: {fault}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("broken off; the same command goes on", file=sys.stderr)
+        return 130
 
 
 def study(path: str | Path, output: Path, workers: int, tables: Path) -> int:

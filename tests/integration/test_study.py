@@ -2,7 +2,11 @@
 
 import csv
 import json
+import subprocess
+import sys
 import textwrap
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -108,6 +112,31 @@ def test_a_failed_run_is_named_the_others_are_scored_and_it_is_tried_again(make_
     assert {row["variant"] for row in csv.DictReader((runs / "runs.csv").open())} == {"plus", "w/o dual"}
 
 
+def test_a_study_that_is_told_to_end_ends_its_runs_and_says_so(make_study, tmp_path):
+    """Else they would train on, unseen, beside the ones of the next try."""
+    study, make, _ = make_study
+    arguments = make()
+    (tmp_path / "fake_train.py").write_text(
+        "import os, time; from pathlib import Path\n"
+        f"(Path({str(tmp_path)!r}) / f'pid_{{os.getpid()}}').touch()\ntime.sleep(60)\n"
+    )
+    script = (
+        f"import sys; sys.path.insert(0, {str(study.RECIPE)!r}); import study; from pathlib import Path; "
+        f"study.TRAIN = Path({str(tmp_path / 'fake_train.py')!r}); sys.exit(study.main({arguments!r}))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 60
+    while not (started := list(tmp_path.glob("pid_*"))) and time.monotonic() < until:
+        time.sleep(0.1)
+    process.terminate()
+    told = process.communicate(timeout=30)[1]
+    assert started
+    assert "the same command goes on" in told
+    assert process.returncode == 130
+    for path in tmp_path.glob("pid_*"):
+        assert not Path(f"/proc/{path.name[4:]}").exists()
+
+
 def test_runs_of_other_settings_are_not_taken_for_these(make_study, capsys):
     study, make, _ = make_study
     assert study.main(make()) == 0
@@ -139,6 +168,8 @@ def test_every_variant_of_the_study_is_a_system_that_can_be_named(affectprobe, t
     assert len(runs) == len(plan["variants"]) * 6 == 90
     systems = [plain(compose(study.HPARAMS, run.settings)) for run in runs if run.corpus == ("recorded", "fold 1")]
     assert {system["fold"] for system in systems} == {1}
+    full = YAML(typ="safe").load((study.STUDY.parent / "full.yaml").read_text())
+    assert len(study.plan_runs(full, tmp_path)) == 6
     # No two variants are the same system.
     told = [json.dumps({**system, "output_folder": ""}, sort_keys=True, default=str) for system in systems]
     assert len(set(told)) == len(told)
