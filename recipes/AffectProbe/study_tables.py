@@ -19,6 +19,7 @@ from es4r_toolkit.metrics.cohesion import Cohesion
 from es4r_toolkit.metrics.slots import SlotTable, chance, slots_right
 
 SLOTS = ("affect", "trend", "topic")
+ORACLE = "trend_from_last_affect"
 RESAMPLES, LEVEL = 2000, 0.95
 
 
@@ -32,7 +33,8 @@ class Score:
     right : dict of str to array (dialogues,)
         Slot -> whether each reply to the test set has it right.
     guess : dict of str to float
-        Slot -> the accuracy of a guess.
+        Slot -> the accuracy of a guess; and ``trend_from_last_affect``, that
+        of one who knows the last affect and nothing else.
     extra : dict of str to float
         BLEU-4, seconds of training, cohesion ratios and what a probe reads.
     curve : list of dict
@@ -67,11 +69,14 @@ def read_score(voices: str, run: str, variant: str, folder: Path) -> Score:
     }
     for kind in ("before", "after"):
         extra |= {f"cohesion_{kind}": None, f"probe_{kind}": None}
+    settings = plain((folder / "hyperparams.yaml").read_text(encoding="utf-8"))
     if (folder / REPRESENTATIONS).is_file():
-        manifest = plain((folder / "hyperparams.yaml").read_text(encoding="utf-8"))["test_manifest"]
-        extra |= _diagnose(folder / REPRESENTATIONS, read_manifest(manifest, check_audio=False).dialogues)
+        tested = read_manifest(settings["test_manifest"], check_audio=False).dialogues
+        extra |= _diagnose(folder / REPRESENTATIONS, tested)
+    corpus = json.loads((Path(settings["data_folder"]) / "corpus.json").read_text(encoding="utf-8"))
+    guess = chance(table) | {ORACLE: corpus[ORACLE]}
     right = {slot: np.array(hits[slot], dtype=float) for slot in SLOTS}
-    return Score(voices, run, variant, right, chance(table), extra, history)
+    return Score(voices, run, variant, right, guess, extra, history)
 
 
 def _diagnose(path: Path, dialogues: Sequence[Dialogue]) -> dict[str, float | None]:
@@ -150,7 +155,11 @@ def summarize(scores: Sequence[Score], plan: Mapping) -> dict:
             runs = [score for score in of_voices if score.variant == variant]
             if runs:
                 variants[variant] = _variant(runs, reference)
-        summary["voices"][voices] = {"chance": of_voices[0].guess, "variants": variants}
+        # Corpora of recordings have more or fewer topics from fold to fold.
+        guess = {
+            name: round(float(np.mean([score.guess[name] for score in of_voices])), 4) for name in (*SLOTS, ORACLE)
+        }
+        summary["voices"][voices] = {"chance": guess, "variants": variants}
     return summary
 
 
@@ -174,9 +183,11 @@ def _variant(runs: Sequence[Score], reference: Mapping[str, Score]) -> dict:
 
 def _mean(runs: Sequence[np.ndarray]) -> dict:
     rng = np.random.default_rng(0)
-    resampled = np.stack([run[rng.integers(len(run), size=(RESAMPLES, len(run)))].mean(axis=1) for run in runs])
-    drawn = rng.integers(len(runs), size=(len(runs), RESAMPLES))
-    means = np.take_along_axis(resampled, drawn, axis=0).mean(axis=0)
+    means = np.zeros(RESAMPLES)
+    for _ in runs:
+        # One of the runs for each resample, and some of its dialogues, anew where a run is drawn twice.
+        resampled = np.stack([run[rng.integers(len(run), size=(RESAMPLES, len(run)))].mean(axis=1) for run in runs])
+        means += resampled[rng.integers(len(runs), size=RESAMPLES), np.arange(RESAMPLES)] / len(runs)
     tails = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return {"mean": round(float(np.mean([run.mean() for run in runs])), 4), "interval": tails.round(4).tolist()}
 
@@ -188,21 +199,25 @@ def markdown(summary: Mapping) -> str:
         budget = ", ".join(f"{key} {value}" for key, value in summary["budget"][voices].items() if key != "corpus")
         count = max(len(row["runs"]) for row in part["variants"].values())
         lines += [f"**{voices}** ({budget}; mean of {count} runs and 95 % interval)", ""]
-        lines += [
-            "| variant | " + " | ".join(SLOTS) + f" | affect against {summary['reference']} | cohesion before, after |"
-        ]
-        lines += ["|---|" + "---|" * (len(SLOTS) + 2)]
+        reference = summary["reference"]
+        heads = ["variant", *SLOTS, f"affect against {reference}", f"trend against {reference}"]
+        heads += ["cohesion before, after", "probe before, after"]
+        lines += [_row(heads), "|---" * len(heads) + "|"]
         for variant, row in part["variants"].items():
             name = variant if len(row["runs"]) == count else f"{variant} ({len(row['runs'])} runs)"
-            cells = [_cell(row[slot]) for slot in SLOTS]
-            difference = row["affect"].get("difference")
-            cells.append(_cell(difference, sign="+") if difference else "")
-            ratios = [row[f"cohesion_{kind}"] for kind in ("before", "after")]
-            cells.append(", ".join("-" if ratio is None else f"{ratio:.2f}" for ratio in ratios))
-            lines.append(f"| {name} | " + " | ".join(cells) + " |")
-        guess = " | ".join(f"{part['chance'][slot]:.3f}" for slot in SLOTS)
-        lines += [f"| *chance* | {guess} | | |", ""]
+            against = [row[slot].get("difference") for slot in ("affect", "trend")]
+            differences = [_cell(difference, sign="+") if difference else "" for difference in against]
+            pairs = [[row[f"{what}_{kind}"] for kind in ("before", "after")] for what in ("cohesion", "probe")]
+            shown = [", ".join("-" if value is None else f"{value:.2f}" for value in pair) for pair in pairs]
+            lines.append(_row([name, *(_cell(row[slot]) for slot in SLOTS), *differences, *shown]))
+        guess = part["chance"]
+        lines.append(_row(["*chance*", *(f"{guess[slot]:.3f}" for slot in SLOTS), "", "", "", ""]))
+        lines += [_row(["*trend from the last affect*", "", f"{guess[ORACLE]:.3f}", "", "", "", "", ""]), ""]
     return "\n".join(lines)
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
 
 
 def _cell(value: Mapping, sign: str = "") -> str:
@@ -223,6 +238,8 @@ def figure(summary: Mapping, path: Path) -> None:
             if reference:
                 axes.axvspan(*reference[slot]["interval"], color="#1f6f8b", alpha=0.1, linewidth=0)
             axes.axvline(part["chance"][slot], color="#888888", linestyle=":", linewidth=1.2)
+            if slot == "trend":
+                axes.axvline(part["chance"][ORACLE], color="#888888", linestyle="--", linewidth=1.2)
             for place, name in enumerate(names):
                 value = part["variants"][name][slot]
                 colour = "#1f6f8b" if name == summary["reference"] else "#333333"

@@ -44,6 +44,8 @@ TRAIN = """
     (folder / "predictions.jsonl").write_text(chr(10).join(map(json.dumps, lines)))
     (folder / "slots.json").write_text(json.dumps({slots}))
     epoch = {{"epoch": 1, "affect": 0.5, "trend": 0.5, "topic": 1.0, "seconds": 2.0}}
+    (folder.parent / "data").mkdir(exist_ok=True)
+    (folder.parent / "data" / "corpus.json").write_text(json.dumps({{"trend_from_last_affect": 0.6}}))
     (folder / "history.jsonl").write_text(json.dumps(epoch))
     (folder / "scores.json").write_text(json.dumps({{"affect": right / 100, "trend": 1.0, "topic": 1.0, "bleu4": 0.5}}))
 """
@@ -96,6 +98,7 @@ def test_every_run_is_trained_once_and_found_again(make_study, capsys):
     assert variants["plus"]["affect"]["mean"] == 0.8
     assert "difference" not in variants["plus"]["affect"]
     assert variants["w/o dual"]["affect"]["difference"]["mean"] == -0.4
+    assert "| *trend from the last affect* |  | 0.600 |" in (runs / "study.md").read_text()
     assert "| w/o dual | 0.400 [0." in (runs / "study.md").read_text()
     assert (runs / "study.png").read_bytes().startswith(b"\x89PNG")
 
@@ -190,7 +193,7 @@ def test_intervals_hold_both_what_dialogues_and_what_runs_vary(affectprobe):
 def test_a_difference_of_the_same_answers_is_none(affectprobe):
     tables = affectprobe("study_tables")
     right = {slot: np.array([1.0, 0, 1, 1]) for slot in tables.SLOTS}
-    guess = dict.fromkeys(tables.SLOTS, 0.5)
+    guess = dict.fromkeys((*tables.SLOTS, tables.ORACLE), 0.5)
     scores = [tables.Score("v", "1", variant, right, guess, {"bleu4": 0.1}) for variant in ("plus", "other")]
     plan = {**PLAN, "voices": {"v": {"settings": {}}}, "variants": {"plus": {}, "other": {}}}
     summary = tables.summarize(scores, plan)
