@@ -89,7 +89,7 @@ def cohesion_maps(kinds: dict[str, Sequence[np.ndarray]]) -> Picture | None:
     ends = np.cumsum(numbers[0])
     first = max(1, int(np.searchsorted(ends, MOST_TURNS, side="right")))
     ends = ends[:first]
-    figure = Figure(figsize=(5.0 * len(kinds) + 0.6, 4.9), layout="constrained")
+    figure = Figure(figsize=(5.0 * len(kinds) + 0.6, 5.4), layout="compressed")
     FigureCanvasSVG(figure)
     maps = {kind: similarity(dialogues[:first]) for kind, dialogues in kinds.items()}
     least = min(float(np.quantile(cosines, 0.01)) for cosines in maps.values())
