@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import shutil
@@ -22,7 +21,7 @@ from es4r_toolkit.brain import ES4RBrain
 from es4r_toolkit.data.dataset import collate, dialogue_dataset
 from es4r_toolkit.data.manifest import read_manifest
 from es4r_toolkit.data.representations import write_representations
-from es4r_toolkit.data.responses import write_predictions
+from es4r_toolkit.data.responses import write_json, write_predictions
 from es4r_toolkit.dialogue import Dialogue
 from es4r_toolkit.errors import ConfigError, DialogueError, ES4RError
 from es4r_toolkit.hparams import MODEL_FOLDER, build, compose, keys, model_file, plain
@@ -260,10 +259,10 @@ def _read(manifest: str) -> list[Dialogue]:
 
 def _write_results(brain: ES4RBrain, output: Path) -> None:
     write_predictions(output, brain.predictions)
-    if brain.representations:
-        write_representations(output, brain.representations)
-    (output / "scores.json").write_text(json.dumps(brain.test_stats, indent=2) + "\n")
     table = getattr(brain.hparams, "slots", None)
     if table:
         # Where es4r evaluate looks for it.
         shutil.copy(table, output / "slots.json")
+    write_json(output / "scores.json", brain.test_stats)
+    if brain.representations:
+        write_representations(output, brain.representations)

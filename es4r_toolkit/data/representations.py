@@ -18,6 +18,7 @@ from es4r_toolkit.data.records import (
     type_name,
 )
 from es4r_toolkit.data.responses import write_text
+from es4r_toolkit.errors import DialogueError
 
 REPRESENTATIONS = "representations.jsonl"
 MEND = "write {id, turns: {name: [a list of numbers for each turn]}}, the same names and sizes in every line"
@@ -31,7 +32,11 @@ def write_representations(folder: Path, dialogues: Iterable[tuple[str, dict[str,
     lines = []
     for name, kinds in dialogues:
         turns = {kind: [[float(f"{x:.5g}") for x in turn] for turn in vectors] for kind, vectors in kinds.items()}
-        lines.append(json.dumps({"id": name, "turns": turns}, ensure_ascii=False, allow_nan=False) + "\n")
+        try:
+            lines.append(json.dumps({"id": name, "turns": turns}, ensure_ascii=False, allow_nan=False) + "\n")
+        except ValueError:
+            problem = "has a representation that is not finite"
+            raise DialogueError(name, problem, "look for a division by zero") from None
     write_text(folder / REPRESENTATIONS, "".join(lines))
 
 

@@ -43,11 +43,11 @@ class Cohesion:
         self.turns = np.array([len(turns) for turns in arrays])
         if len(arrays) < 2 or self.turns.max() < 2:
             raise ConfigError("representations", f"of {len(arrays)} dialogues", "two are needed, one of two turns")
-        units = [turns / np.linalg.norm(turns, axis=1, keepdims=True).clip(min=1e-12) for turns in arrays]
-        sums = np.stack([unit.sum(axis=0) for unit in units])
-        # Sums of cosines over all ordered pairs: of two dialogues, and of two turns of one.
-        self._across = sums @ sums.T
-        self._inside = self._across.diagonal() - [np.square(unit).sum() for unit in units]
+        units = [_unit(turns) for turns in arrays]
+        self._sums = np.stack([unit.sum(axis=0) for unit in units])
+        # Sums of cosines over all ordered pairs of turns of a dialogue, with each turn and itself, and without.
+        self._whole = np.square(self._sums).sum(axis=1)
+        self._inside = self._whole - [np.square(unit).sum() for unit in units]
         once = np.ones((1, len(arrays)))
         self.within, self.between = (float(part[0]) for part in self._means(once))
 
@@ -59,7 +59,8 @@ class Cohesion:
     def interval(self) -> tuple[float, float] | None:
         """Of the bootstrap over dialogues, at 95 %; a dialogue drawn twice is no other dialogue to itself."""
         bootstrap = Bootstrap(len(self.turns))
-        within, between = self._means(bootstrap.counts)
+        # A resample without any dialogue of two turns has no ratio.
+        within, between = self._means(bootstrap.counts[bootstrap.counts @ (self.turns > 1) > 0])
         return bootstrap.quantiles(within / between) if (between > 0).all() else None
 
     def _means(self, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -67,7 +68,7 @@ class Cohesion:
         pairs = self.turns * (self.turns - 1)
         within = counts @ self._inside / np.maximum(counts @ pairs, 1)
         squares = np.square(counts)
-        across = np.einsum("rd,de,re->r", counts, self._across, counts) - squares @ self._across.diagonal()
+        across = np.square(counts @ self._sums).sum(axis=1) - squares @ self._whole
         number = np.square(counts @ self.turns) - squares @ np.square(self.turns)
         return within, across / np.maximum(number, 1)
 
@@ -80,6 +81,9 @@ def similarity(dialogues: Sequence[np.ndarray]) -> np.ndarray:
     >>> similarity([np.array([[1.0, 0.0]]), np.array([[0.0, 2.0], [3.0, 0.0]])]).tolist()
     [[1.0, 0.0, 1.0], [0.0, 1.0, 0.0], [1.0, 0.0, 1.0]]
     """
-    turns = np.concatenate([np.asarray(turns, dtype=float) for turns in dialogues])
-    turns = turns / np.linalg.norm(turns, axis=1, keepdims=True).clip(min=1e-12)
+    turns = _unit(np.concatenate([np.asarray(turns, dtype=float) for turns in dialogues]))
     return turns @ turns.T
+
+
+def _unit(turns: np.ndarray) -> np.ndarray:
+    return turns / np.linalg.norm(turns, axis=1, keepdims=True).clip(min=1e-12)

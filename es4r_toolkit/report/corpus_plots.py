@@ -55,7 +55,7 @@ def energy_trajectories(paths: Sequence[EnergyPath]) -> Picture | None:
     axes.axhline(1.0, color=MUTED, linewidth=0.8, linestyle=":", zorder=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    label(axes, "speaker turn", "energy, share of the dialogue's mean")
+    label(axes, "turn, of those that count", "energy, share of the dialogue's mean")
     entries = [
         Line2D(
             [],
@@ -69,7 +69,7 @@ def energy_trajectories(paths: Sequence[EnergyPath]) -> Picture | None:
     ]
     legend(axes, len(entries), handles=entries)
     told = "; ".join(f"{name}: " + ", ".join(f"{100 * mean:.0f}%" for mean in means[name]) for name in names)
-    return picture(figure, f"Mean energy of {len(shown)} dialogues by speaker turn. {told}.")
+    return picture(figure, f"Mean energy of {len(shown)} dialogues by turn. {told}.")
 
 
 def cohesion_maps(kinds: dict[str, Sequence[np.ndarray]]) -> Picture | None:

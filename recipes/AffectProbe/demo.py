@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         histories={name: _history(run) for name, run in runs.items()},
         dialogues=answered[: len(answered) - len(twins)],
         twins=answered[len(answered) - len(twins) :],
-        energy_paths=_energy_paths(runs["plus"], tested),
+        energy_paths=_energy_paths(runs["plus"], tested, values["model"]["preset"]["strategy_turns"]),
         representations=turns,
         confusion={slot: _confusion(runs["plus"], table, slot) for slot in ("affect", "trend")},
         notes=_notes(data),
@@ -172,9 +172,9 @@ def _confusion(run: Path, table: SlotTable, slot: str) -> tuple[list[str], list[
     return labels, counts
 
 
-def _energy_paths(run: Path, dialogues: Sequence[Dialogue]) -> list[EnergyPath]:
-    """Energies of the speaker's turns of each test dialogue, with what was chosen by them."""
-    speaks = {dialogue.id: [turn.is_speaker for turn in dialogue.history] for dialogue in dialogues}
+def _energy_paths(run: Path, dialogues: Sequence[Dialogue], turns: str) -> list[EnergyPath]:
+    """Energies of the turns of each test dialogue that count, all or the speaker's, with what was chosen by them."""
+    speaks = {one.id: [turns == "all" or turn.is_speaker for turn in one.history] for one in dialogues}
     return [
         EnergyPath(line["strategy"], [energy for energy, own in zip(line["energies"], speaks[line["id"]]) if own])
         for line in _read_lines(run / "predictions.jsonl")

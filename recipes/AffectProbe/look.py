@@ -21,6 +21,7 @@ from es4r_toolkit.errors import DialogueError, ES4RError
 from es4r_toolkit.hparams import plain
 from es4r_toolkit.inference import EmpathyResponder
 from es4r_toolkit.lobes.attention import MultiHeadAttention
+from es4r_toolkit.masks import frame_counts
 
 
 class Watched:
@@ -40,14 +41,14 @@ class Watched:
 
 @torch.no_grad()
 def look(run: Path, most: int = 100) -> dict[str, dict[str, float]]:
-    """Means over the frames of speaker turns, of the first test dialogues.
+    """Means over the first test dialogues: of ``intra`` over frames of the speaker's turns, of ``inter`` over all.
 
     Returns
     -------
     dict
         ``intra`` and ``inter``, where the model has them, each with
-        ``change``: size of the attention's output against that of what it is
-        added to or put in place of; ``evenness``: entropy of the weights
+        ``change``: size of the attention's output against that of its input,
+        which is normalised where the attention is residual; ``evenness``: entropy of the weights
         against that of even ones. ``inter`` has the shares of attention of a
         dialogue's last turn that fall on itself (``own``), on earlier turns of
         the speaker and on turns of the listener, each with what even weights
@@ -75,7 +76,9 @@ def look(run: Path, most: int = 100) -> dict[str, dict[str, float]]:
         for watch in watched.values():
             watch.calls.clear()
         heard = pipeline.context(batch).heard
-        counts = (heard.attended_lens * heard.attended.shape[1]).round().long()
+        if heard is None:
+            raise DialogueError(run, "is of a model that hears nothing", "name a run with speech in its context")
+        counts = frame_counts(heard.attended_lens, heard.attended.shape[1])
         for level, watch in watched.items():
             query, output, weights = watch.calls[0 if level == "intra" else -1]
             found[level].append(_measure(level, query, output, weights, counts, batch.is_speaker[heard.kept]))

@@ -60,13 +60,14 @@ class ClipPool:
         for emotion, speaker in zip(*np.nonzero(self.there.sum(axis=2) == 0)):
             lacking = f"{self.speakers[speaker]} has no clip of {self.emotions[emotion]}"
             raise ConfigError("clips", lacking, "leave out the speaker or the emotion")
+        self.opens = np.ones(len(self.sentences), dtype=bool)
         self.weights = self._fit()
 
     def _sayers(self, emotion: str, sentence: str) -> list[str]:
         return [speaker for speaker in self.speakers if (emotion, speaker, sentence) in self.clips]
 
     def _fit(self) -> np.ndarray:
-        """Weights by which, over dialogues of two turns, each later sentence is as likely under every emotion."""
+        """Weights by which, behind an opening sentence, each later one is as likely under every emotion."""
         weights = np.ones((len(self.emotions), len(self.sentences)))
         for _ in range(ROUNDS):
             weights /= self._later(self.there * weights[:, None, :]) * len(self.sentences)
@@ -78,9 +79,13 @@ class ClipPool:
         # Speaker given first emotion e, first sentence s and second emotion f.
         speaker = self.there[:, None] * total[None, :, :, None]
         speaker = speaker / speaker.sum(axis=2, keepdims=True)
-        return np.einsum("efps,fpt->ft", speaker, weights / total[:, :, None]) / (
-            len(self.emotions) * len(self.sentences)
-        )
+        firsts = len(self.emotions) * self.opens.sum()
+        return np.einsum("efps,fpt->ft", speaker[..., self.opens], weights / total[:, :, None]) / firsts
+
+    def open_with(self, sentences: Sequence[str]) -> None:
+        """Let dialogues begin with these alone, and fit the weights to that."""
+        self.opens = np.isin(self.sentences, list(sentences))
+        self.weights = self._fit()
 
     def draw(self, emotions: Sequence[str], first: str, rng: np.random.Generator) -> list[Clip]:
         """A clip for each turn of one speaker, the first of a given sentence."""
@@ -166,6 +171,8 @@ def keep_shared_topics(config: dict) -> None:
     config["topics"] = {topic: sentences for topic, sentences in found.items() if sentences}
     if len(config["topics"]) < 2:
         raise ConfigError("topics", f"of all splits: {sorted(config['topics'])}", "share out the speakers otherwise")
+    for pool in config["pools"].values():
+        pool.open_with([sentence for sentences in config["topics"].values() for sentence in sentences])
     replies = config["reply"]["topic"]
     config["reply"]["topic"] = {topic: reply for topic, reply in replies.items() if topic in config["topics"]}
 

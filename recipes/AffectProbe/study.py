@@ -17,19 +17,22 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+from speechbrain.core import RunOptions
 from study_tables import Score, figure, markdown, read_score, summarize
 from tqdm import tqdm
 
 from es4r_toolkit.data.responses import write_json
-from es4r_toolkit.errors import ConfigError, ES4RError
+from es4r_toolkit.errors import ConfigError, ES4RError, require
 from es4r_toolkit.hparams import compose, plain
 
 RECIPE = Path(__file__).parent
 TRAIN, HPARAMS, STUDY = RECIPE / "train.py", RECIPE / "hparams" / "train.yaml", RECIPE / "hparams" / "study.yaml"
+RUN_OPTIONS = {option.name for option in fields(RunOptions)}
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ class Run:
         return self.folder.with_suffix(".log")
 
     def finished(self) -> bool:
-        """Whether its scores are there.
+        """Whether its scores and its model are there.
 
         Raises
         ------
@@ -73,7 +76,8 @@ class Run:
         made = self.folder / "hyperparams.yaml"
         if made.is_file() and plain(made.read_text(encoding="utf-8")) != plain(compose(HPARAMS, self.settings)):
             raise ConfigError(self.folder, "was trained with other settings", "remove it, or give another --output")
-        return (self.folder / "scores.json").is_file()
+        # The model is exported last.
+        return all((self.folder / name).is_file() for name in ("scores.json", "model/trained.safetensors"))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -91,19 +95,48 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def study(path: str | Path, output: Path, workers: int, tables: Path) -> int:
+def study(path: str, output: Path, workers: int, tables: Path) -> int:
     """Run what is not there yet, then write the tables of all that is; the number of failed runs, at most 1."""
-    plan = YAML(typ="safe").load(Path(path).read_text(encoding="utf-8"))
+    require(workers >= 1, "workers", workers, "must be at least 1")
+    plan = read_plan(path)
     runs = plan_runs(plan, output)
     waiting = [run for run in runs if not run.finished()]
     print(f"{len(runs)} runs, {len(runs) - len(waiting)} of them finished before; logs are in {output}", flush=True)
-    failed = train_all(waiting, workers)
-    scores = [read_score(run.voices, run.name, run.variant, run.folder) for run in runs if run.finished()]
+    failed = Training(waiting).run(workers)
+    scores = [read_score(run.voices, run.name, run.variant, run.folder) for run in runs if run not in failed]
     if scores:
         write_tables(scores, plan, tables)
     for run in failed:
         print(f"failed: {run.variant}, {run.voices} {run.name}: see {run.log}", file=sys.stderr)
     return int(bool(failed))
+
+
+def read_plan(path: str) -> dict:
+    """The YAML of a study, with every part that may be left out.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be read or lacks a part.
+    """
+    try:
+        plan = YAML(typ="safe").load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, YAMLError) as fault:
+        raise ConfigError(
+            path, f"cannot be read ({' '.join(str(fault).split())})", "name the YAML of a study"
+        ) from None
+    for part in ("voices", "variants", "reference"):
+        if not isinstance(plan, dict) or not plan.get(part):
+            raise ConfigError(path, f"has no {part}", "see recipes/AffectProbe/hparams/study.yaml")
+    if plan["reference"] not in plan["variants"]:
+        raise ConfigError("reference", f"{plan['reference']!r} is no variant", f"name one of {list(plan['variants'])}")
+    plan["variants"] = {str(name): changes or {} for name, changes in plan["variants"].items()}
+    for voices, made in plan["voices"].items():
+        if not isinstance(made, dict) or not made.get("runs"):
+            raise ConfigError(f"voices.{voices}", "has no runs", "give each a seed or a fold")
+        made["settings"] = made.get("settings") or {}
+        made["runs"] = {str(name): chosen or {} for name, chosen in made["runs"].items()}
+    return plan
 
 
 def plan_runs(plan: Mapping, output: Path) -> list[Run]:
@@ -112,14 +145,11 @@ def plan_runs(plan: Mapping, output: Path) -> list[Run]:
     Raises
     ------
     ConfigError
-        If the plan lacks a part, or names a key that the train YAML has not.
+        If a run names a key that the train YAML has not, or would change the
+        corpus or the backbones that it shares with others.
     """
-    for part in ("voices", "variants", "reference"):
-        if not plan.get(part):
-            raise ConfigError("study", f"has no {part}", "see recipes/AffectProbe/hparams/study.yaml")
-    if plan["reference"] not in plan["variants"]:
-        raise ConfigError("reference", f"{plan['reference']!r} is no variant", f"name one of {list(plan['variants'])}")
-    runs = []
+    runs: list[Run] = []
+    shares: dict[tuple[str, str], list] = {}
     for variant, changes in plan["variants"].items():
         for voices, made in plan["voices"].items():
             for name, chosen in made["runs"].items():
@@ -127,61 +157,93 @@ def plan_runs(plan: Mapping, output: Path) -> list[Run]:
                 places = {"data_folder": str(shared / "data"), "backbones": str(shared / "backbones")}
                 folder = shared / _file_name(variant)
                 settings = {**made["settings"], **chosen, **changes, **places, "output_folder": str(folder)}
-                runs.append(Run(voices, name, variant, settings, folder))
-    for run in {(run.voices, run.variant): run for run in runs}.values():
-        compose(HPARAMS, run.settings)
+                run = Run(voices, name, variant, settings, folder)
+                _check(run, shares)
+                runs.append(run)
     twins = {run.folder for run in runs if sum(other.folder == run.folder for other in runs) > 1}
     if twins:
         raise ConfigError("study", f"{sorted(map(str, twins))} would be the folder of two runs", "rename a variant")
     return runs
 
 
-def train_all(runs: Sequence[Run], workers: int) -> list[Run]:
-    """Train some runs side by side, one thread each; returns those that failed."""
-    making = {run.corpus: threading.Lock() for run in runs}
-    going: set[subprocess.Popen] = set()
-    failed = []
-    # The first of a corpus makes it; the others wait until it is there.
-    made = {corpus: threading.Event() for corpus in making}
+def _check(run: Run, shares: dict[tuple[str, str], list]) -> None:
+    if run.folder.name in ("data", "backbones"):
+        raise ConfigError(run.variant, "would be the folder of a corpus", "rename the variant")
+    taken = sorted(RUN_OPTIONS & run.settings.keys())
+    if taken:
+        raise ConfigError(
+            run.variant, f"sets {taken[0]}, which SpeechBrain takes for itself", "write it into a train YAML"
+        )
+    values = plain(compose(HPARAMS, run.settings))
+    made = [values["prepare"], values["pretrain"]]
+    if shares.setdefault(run.corpus, made) != made:
+        what = f"changes the corpus or the backbones of {run.voices}, {run.name}"
+        raise ConfigError(run.variant, what, "make it voices of their own")
 
-    def train(run: Run) -> Run:
-        with making[run.corpus]:
-            first = not made[run.corpus].is_set()
-            if first:
-                status = _train(run, going)
-                made[run.corpus].set()
+
+class Training:
+    """Trains some runs side by side, one thread each.
+
+    Arguments
+    ---------
+    runs : sequence of Run
+    """
+
+    def __init__(self, runs: Sequence[Run]):
+        self.runs, self.failed = runs, []
+        self._making = {run.corpus: threading.Lock() for run in runs}
+        self._made: set[tuple[str, str]] = set()
+        self._starting, self._going, self._ending = threading.Lock(), set(), False
+
+    def run(self, workers: int) -> list[Run]:
+        """Train them; returns those that failed."""
+        with ThreadPoolExecutor(workers) as pool, tqdm(total=len(self.runs), desc="study", unit="run") as bar:
+            try:
+                for done in as_completed([pool.submit(self._train, run) for run in self.runs]):
+                    bar.update()
+                    tqdm.write(_told(done.result(), self.failed))
+            except BaseException:
+                self._end()
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        return self.failed
+
+    def _train(self, run: Run) -> Run:
+        with self._making[run.corpus]:
+            # The first of a corpus makes it, and the others wait until it is there.
+            first = run.corpus not in self._made
+            good = first and self._succeeds(run)
+            if good:
+                self._made.add(run.corpus)
         if not first:
-            status = _train(run, going)
-        if status or not run.finished():
-            failed.append(run)
+            good = self._succeeds(run)
+        if not good:
+            self.failed.append(run)
         return run
 
-    with ThreadPoolExecutor(workers) as pool, tqdm(total=len(runs), desc="study", unit="run") as bar:
-        try:
-            for done in as_completed([pool.submit(train, run) for run in runs]):
-                bar.update()
-                tqdm.write(_told(done.result(), failed))
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in list(going):
+    def _succeeds(self, run: Run) -> bool:
+        run.folder.parent.mkdir(parents=True, exist_ok=True)
+        given = [f"--{key}={value}" for key, value in run.settings.items()]
+        # Two processes of two threads each would wait for one another far longer than they compute.
+        alone = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        with run.log.open("a", encoding="utf-8") as log:
+            with self._starting:
+                if self._ending:
+                    return False
+                command = [sys.executable, TRAIN, HPARAMS, *given]
+                process = subprocess.Popen(command, env=alone, stdout=log, stderr=log)
+                self._going.add(process)
+            status = process.wait()
+        with self._starting:
+            self._going.discard(process)
+        return status == 0 and run.finished()
+
+    def _end(self) -> None:
+        """End the runs that are going, and start no other."""
+        with self._starting:
+            self._ending = True
+            for process in self._going:
                 process.terminate()
-            raise
-    return failed
-
-
-def _train(run: Run, going: set[subprocess.Popen]) -> int:
-    run.folder.parent.mkdir(parents=True, exist_ok=True)
-    given = [f"--{key}={value}" for key, value in run.settings.items()]
-    # Two processes of two threads each would wait for one another far longer than they compute.
-    alone = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    with run.log.open("a", encoding="utf-8") as log:
-        process = subprocess.Popen(
-            [sys.executable, TRAIN, HPARAMS, *given], env={**os.environ, **alone}, stdout=log, stderr=log
-        )
-        going.add(process)
-        status = process.wait()
-        going.discard(process)
-    return status
 
 
 def _told(run: Run, failed: Sequence[Run]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -89,23 +89,31 @@ def _diagnose(path: Path, dialogues: Sequence[Dialogue]) -> dict[str, float | No
         scores[f"cohesion_{kind}"] = Cohesion(turns).ratio
         # Only the newest turns are there where the window was too short for all.
         heard = [dialogue.history[-len(vectors) :] for dialogue, vectors in zip(dialogues, turns)]
-        speaks = [[turn.is_speaker for turn in history] for history in heard]
-        vectors = [rows[np.array(mask)] for rows, mask in zip(turns, speaks)]
-        labels = [[turn.emotion for turn in history if turn.is_speaker] for history in heard]
-        scores[f"probe_{kind}"] = probe(vectors, labels)
+        spoken = [
+            (vector, turn.emotion, turn.text)
+            for vectors, history in zip(turns, heard)
+            for vector, turn in zip(vectors, history)
+            if turn.is_speaker and turn.emotion is not None
+        ]
+        if spoken:
+            vectors, labels, texts = zip(*spoken)
+            # Recorded dialogues share their clips: those of one sentence and emotion stay together.
+            scores[f"probe_{kind}"] = probe(np.stack(vectors), labels, list(zip(labels, texts)))
     return scores
 
 
 def probe(
-    dialogues: Sequence[np.ndarray], labels: Sequence[Sequence[str]], folds: int = 5, ridge: float = 0.01
+    turns: np.ndarray, labels: Sequence[str], groups: Sequence[Hashable], folds: int = 5, ridge: float = 0.01
 ) -> float:
-    """Accuracy of a ridge classifier of turns, fitted on other dialogues than it is tested on.
+    """Accuracy of a ridge classifier of turns, fitted on other groups than it is tested on.
 
     Arguments
     ---------
-    dialogues : sequence of array (turns, F)
-    labels : sequence of sequence of str
+    turns : array (N, F)
+    labels : sequence of str
         A label for each turn.
+    groups : sequence
+        What each turn belongs to; no group is in two folds.
     folds : int
     ridge : float
         Penalty on the squared weights, for each turn that it is fitted on.
@@ -113,20 +121,19 @@ def probe(
     Example
     -------
     >>> rng = np.random.default_rng(0)
-    >>> labels = [["low", "high"]] * 20
-    >>> probe([rng.normal(size=(2, 3)) + [[0], [9]] for _ in labels], labels)
+    >>> labels = ["low", "high"] * 20
+    >>> turns = rng.normal(size=(40, 3)) + np.array([[0], [9]] * 20)
+    >>> probe(turns, labels, groups=range(40))
     1.0
     """
-    names = sorted({label for some in labels for label in some})
-    vectors = np.concatenate(dialogues)
-    wanted = np.array([names.index(label) for some in labels for label in some])
-    # Which fold each turn is tested in: that of its dialogue.
-    fold = np.repeat(np.arange(len(dialogues)) % folds, [len(turns) for turns in dialogues])
+    names, known_groups = sorted(set(labels)), {group: place for place, group in enumerate(dict.fromkeys(groups))}
+    wanted = np.array([names.index(label) for label in labels])
+    fold = np.array([known_groups[group] % folds for group in groups])
     right = 0
-    for number in range(folds):
+    for number in np.unique(fold):
         fit = fold != number
-        mean, deviation = vectors[fit].mean(axis=0), vectors[fit].std(axis=0) + 1e-8
-        known, unknown = ((vectors[part] - mean) / deviation for part in (fit, ~fit))
+        mean, deviation = turns[fit].mean(axis=0), turns[fit].std(axis=0) + 1e-8
+        known, unknown = ((turns[part] - mean) / deviation for part in (fit, ~fit))
         targets = np.eye(len(names))[wanted[fit]]
         centre = targets.mean(axis=0)
         gram = known.T @ known + ridge * len(known) * np.eye(known.shape[1])
@@ -139,9 +146,10 @@ def summarize(scores: Sequence[Score], plan: Mapping) -> dict:
     """Voices -> variant -> mean over the runs, interval and difference to the reference, for each slot.
 
     The interval (95 %) is of a bootstrap over runs and, within each, over
-    dialogues, somewhat wider than need be, since runs differ by the choice of
-    their dialogues too; that of a difference resamples the same dialogues of
-    both.
+    dialogues; that of a difference resamples the same dialogues of both.
+    Three runs say little of how far runs differ: where their standard
+    deviation is 0.06, such an interval of three runs of 200 dialogues holds
+    the truth in 86 % of cases.
     """
     summary: dict = {"reference": plan["reference"], "budget": {}, "voices": {}}
     for voices, made in plan["voices"].items():
@@ -255,10 +263,8 @@ def figure(summary: Mapping, path: Path) -> None:
             axes.set_xlabel("accuracy on unseen speakers", fontsize=10)
             for side in ("top", "right"):
                 axes.spines[side].set_visible(False)
-    page.suptitle(
-        "mean and 95 % interval; small dots: single runs; dotted: chance; shaded: the reference's interval",
-        fontsize=9.5,
-    )
+    key = "dots: mean and 95 % interval; small dots: single runs; dotted: chance; dashed: trend from the last affect"
+    page.suptitle(f"{key}; shaded: {summary['reference']}", fontsize=9.5)
     page.savefig(path, dpi=150)
 
 

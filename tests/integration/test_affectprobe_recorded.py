@@ -213,6 +213,19 @@ def test_a_fold_that_is_not_there_is_refused(corpus, written):
 
 @needs_emodb
 @pytest.mark.parametrize("fold", [0, 1, 2])
+def test_a_later_sentence_tells_nothing_though_dialogues_open_with_few(corpus, fold, monkeypatch):
+    """The weights are fitted to what dialogues do open with: sentences of topics that all splits share."""
+    monkeypatch.chdir(HPARAMS.parents[3])
+    config = corpus.read_corpus(HPARAMS, fold=fold)
+    opening = {sentence for sentences in config["topics"].values() for sentence in sentences}
+    for pool in config["pools"].values():
+        assert set(np.array(pool.sentences)[pool.opens]) == opening <= set(pool.sentences)
+        later = pool._later(pool.weights)
+        np.testing.assert_allclose(later, later.mean(axis=0, keepdims=True).repeat(len(later), axis=0), atol=1e-4)
+
+
+@needs_emodb
+@pytest.mark.parametrize("fold", [0, 1, 2])
 def test_words_of_recorded_dialogues_do_not_tell_affect_or_trend(corpus, fold, monkeypatch):
     """Naive Bayes on which sentences are said, learned in training and asked in testing."""
     monkeypatch.chdir(HPARAMS.parents[3])

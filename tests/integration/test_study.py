@@ -47,6 +47,8 @@ TRAIN = """
     (folder.parent / "data").mkdir(exist_ok=True)
     (folder.parent / "data" / "corpus.json").write_text(json.dumps({{"trend_from_last_affect": 0.6}}))
     (folder / "history.jsonl").write_text(json.dumps(epoch))
+    (folder / "model").mkdir(exist_ok=True)
+    (folder / "model" / "trained.safetensors").touch()
     (folder / "scores.json").write_text(json.dumps({{"affect": right / 100, "trend": 1.0, "topic": 1.0, "bleu4": 0.5}}))
 """
 PLAN = {
@@ -118,7 +120,9 @@ def test_a_failed_run_is_named_the_others_are_scored_and_it_is_tried_again(make_
 def test_a_study_that_is_told_to_end_ends_its_runs_and_says_so(make_study, tmp_path):
     """Else they would train on, unseen, beside the ones of the next try."""
     study, make, _ = make_study
-    arguments = make()
+    # Two runs of one corpus: the second waits for the first, and must not begin when that is ended.
+    voices = {"espeak": {"settings": {"level": "easy"}, "runs": {"seed 1": {"seed": 1}}}}
+    arguments = make(plan={**PLAN, "voices": voices})
     (tmp_path / "fake_train.py").write_text(
         "import os, time; from pathlib import Path\n"
         f"(Path({str(tmp_path)!r}) / f'pid_{{os.getpid()}}').touch()\ntime.sleep(60)\n"
@@ -136,6 +140,7 @@ def test_a_study_that_is_told_to_end_ends_its_runs_and_says_so(make_study, tmp_p
     assert started
     assert "the same command goes on" in told
     assert process.returncode == 130
+    assert len(list(tmp_path.glob("pid_*"))) == 1
     for path in tmp_path.glob("pid_*"):
         assert not Path(f"/proc/{path.name[4:]}").exists()
 
@@ -154,7 +159,11 @@ def test_runs_of_other_settings_are_not_taken_for_these(make_study, capsys):
         ({"reference": "minus"}, "is no variant"),
         ({"variants": {}}, "has no variants"),
         ({"variants": {"plus": {}, "Plus ": {}}}, "two runs"),
-        ({"variants": {"plus": {"dual_atention": "none"}}}, "did you mean dual_attention"),
+        ({"variants": {"plus": None, "odd": {"dual_atention": "none"}}}, "did you mean dual_attention"),
+        ({"variants": {"plus": {}, "more": {"dialogues": 9}}}, "changes the corpus"),
+        ({"variants": {"plus": {}, "data": {"fusion": "none"}}}, "folder of a corpus"),
+        ({"variants": {"plus": {}, "odd": {"max_grad_norm": 5.0}}}, "takes for itself"),
+        ({"voices": {"espeak": {"settings": {}}}}, "has no runs"),
     ],
 )
 def test_a_wrong_plan_is_refused_before_anything_is_trained(make_study, capsys, changes, told):
@@ -201,13 +210,14 @@ def test_a_difference_of_the_same_answers_is_none(affectprobe):
     assert row["difference"] == {"mean": 0.0, "interval": [0.0, 0.0]}
 
 
-def test_a_probe_is_not_told_its_answer_by_the_same_dialogue(affectprobe):
-    """Turns of one dialogue sound alike and share their label here: only other dialogues may teach it."""
+def test_a_probe_is_not_told_its_answer_by_the_same_clip(affectprobe):
+    """Turns of one group are the same here and share their label: only other groups may teach it."""
     tables = affectprobe("study_tables")
     rng = np.random.default_rng(1)
-    dialogues = [np.repeat(rng.normal(size=(1, 30)), 4, axis=0) for _ in range(50)]
-    labels = [[str(rng.integers(2))] * 4 for _ in dialogues]
-    assert tables.probe(dialogues, labels) < 0.7
+    turns = np.repeat(rng.normal(size=(50, 30)), 4, axis=0)
+    labels = np.repeat(rng.integers(2, size=50).astype(str), 4).tolist()
+    assert tables.probe(turns, labels, groups=np.arange(200)) > 0.8
+    assert tables.probe(turns, labels, groups=np.arange(200) // 4) < 0.7
 
 
 def test_representations_that_are_not_of_the_test_set_are_refused(affectprobe, tmp_path):

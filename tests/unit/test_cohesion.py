@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from es4r_toolkit.cli import app
 from es4r_toolkit.data.representations import read_representations, write_representations
-from es4r_toolkit.errors import ConfigError
+from es4r_toolkit.errors import ConfigError, DialogueError
 from es4r_toolkit.metrics.cohesion import Cohesion
 
 RNG = np.random.default_rng(5)
@@ -84,6 +84,20 @@ def test_representations_come_back_as_they_were_written(tmp_path):
     assert len(found["after"]) == len(dialogues)
     for own, read in zip(dialogues, found["after"]):
         np.testing.assert_allclose(read, own, rtol=1e-4)
+
+
+def test_a_representation_that_is_not_finite_is_named(tmp_path):
+    with pytest.raises(DialogueError, match="test-7: has a representation that is not finite"):
+        write_representations(tmp_path, [("test-7", {"after": [[1.0, float("nan")]]})])
+
+
+def test_resamples_without_a_pair_of_turns_do_not_count(tmp_path):
+    """One dialogue of twelve has two turns: a third of the resamples miss it, and have no ratio, not a ratio of 0."""
+    singles = [RNG.normal(size=(1, 4)) + 2 for _ in range(11)]
+    cohesion = Cohesion([np.array([[1.0, 1, 1, 1], [1, 1, 1, 0.9]]), *singles])
+    low, high = cohesion.interval()
+    assert low > 0.9 * cohesion.ratio
+    assert high < 1.2 * cohesion.ratio
 
 
 GOOD = {"id": "a", "turns": {"after": [[1, 2.0], [2, 1]]}}
