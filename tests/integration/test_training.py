@@ -137,7 +137,7 @@ def command(corpus) -> Callable[..., list[str]]:
 def trained(tmp_path_factory, command) -> tuple[Path, dict[str, float]]:
     """The plus preset, trained without interruption."""
     output, threads = tmp_path_factory.mktemp("trained"), torch.get_num_threads()
-    # As the run that is killed below: sums over other shares of the work are rounded otherwise, and training spreads it.
+    # As the run that is killed below: more threads round otherwise, and training spreads that.
     torch.set_num_threads(1)
     try:
         return output, run_recipe(command(output))
