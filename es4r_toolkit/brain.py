@@ -13,6 +13,7 @@ from speechbrain.utils.distributed import if_main_process
 from torch import Tensor
 
 from es4r_toolkit.data.batch import DialogueBatch
+from es4r_toolkit.data.records import read_lines
 from es4r_toolkit.lobes.emotion_head import UNLABELLED
 from es4r_toolkit.lobes.pooling import StatisticsPooling
 from es4r_toolkit.losses import emotion_cross_entropy, response_cross_entropy, response_kl
@@ -164,7 +165,7 @@ class ES4RBrain(sb.Brain):
         if not if_main_process():
             return
         path = Path(self.hparams.output_folder) / "history.jsonl"
-        lines = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+        lines = read_lines(path) if path.is_file() else []
         train = {f"train_{name}": value for name, value in self.train_stats.items() if name != "seconds"}
         rest = {"valid_loss" if name == "loss" else name: value for name, value in stats.items()}
         lines = [line for line in lines if line["epoch"] < epoch]

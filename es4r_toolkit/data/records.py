@@ -116,6 +116,11 @@ def read_records(path: str | Path) -> list[Record]:
     return records
 
 
+def read_lines(path: Path) -> list[dict]:
+    """The objects of a .jsonl file that this toolkit wrote itself; `read_records` reads those of others."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
 def read_text(path: Path) -> str:
     """The text of a UTF-8 file, without its byte order mark."""
     _require_file(path)

@@ -18,6 +18,7 @@ from twins import speak_twins
 
 from es4r_toolkit.data.audio import load, save
 from es4r_toolkit.data.manifest import read_manifest
+from es4r_toolkit.data.records import read_lines
 from es4r_toolkit.data.representations import REPRESENTATIONS, read_representations
 from es4r_toolkit.data.responses import write_json
 from es4r_toolkit.dialogue import Dialogue
@@ -166,7 +167,7 @@ def _scores(run: Path) -> dict[str, float]:
 def _confusion(run: Path, table: SlotTable, slot: str) -> tuple[list[str], list[list[int]]]:
     labels = list(table.phrases[slot])
     counts = [[0] * (len(labels) + 1) for _ in labels]
-    for line in _read_lines(run / "predictions.jsonl"):
+    for line in read_lines(run / "predictions.jsonl"):
         said = table.predicted(line["response"])[slot]
         counts[labels.index(line["slots"][slot])][labels.index(said) if said else -1] += 1
     return labels, counts
@@ -177,13 +178,13 @@ def _energy_paths(run: Path, dialogues: Sequence[Dialogue], turns: str) -> list[
     speaks = {one.id: [turns == "all" or turn.is_speaker for turn in one.history] for one in dialogues}
     return [
         EnergyPath(line["strategy"], [energy for energy, own in zip(line["energies"], speaks[line["id"]]) if own])
-        for line in _read_lines(run / "predictions.jsonl")
+        for line in read_lines(run / "predictions.jsonl")
     ]
 
 
 def _history(run: Path) -> list[dict]:
     keep = ("epoch", "train_loss", "valid_loss", "bleu4", "seconds", *SLOTS)
-    return [{key: line.get(key) for key in keep} for line in _read_lines(run / "history.jsonl")]
+    return [{key: line.get(key) for key in keep} for line in read_lines(run / "history.jsonl")]
 
 
 def _notes(data: Path) -> list[str]:
@@ -208,10 +209,6 @@ def _print_table(metrics: dict) -> None:
 
 def _read_json(path: Path) -> dict:
     return json.loads(path.read_text(encoding="utf-8"))
-
-
-def _read_lines(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 if __name__ == "__main__":

@@ -11,16 +11,17 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from es4r_toolkit.data.manifest import read_manifest
+from es4r_toolkit.data.records import read_lines
 from es4r_toolkit.data.representations import REPRESENTATIONS, read_representations
 from es4r_toolkit.dialogue import Dialogue
 from es4r_toolkit.errors import DialogueError
 from es4r_toolkit.hparams import plain
+from es4r_toolkit.metrics.bootstrap import LEVEL, RESAMPLES
 from es4r_toolkit.metrics.cohesion import Cohesion
 from es4r_toolkit.metrics.slots import SlotTable, chance, slots_right
 
 SLOTS = ("affect", "trend", "topic")
 ORACLE = "trend_from_last_affect"
-RESAMPLES, LEVEL = 2000, 0.95
 
 
 @dataclass(frozen=True)
@@ -59,10 +60,10 @@ class Score:
 
 def read_score(voices: str, run: str, variant: str, folder: Path) -> Score:
     """What lies in the folder of a finished run."""
-    lines = _lines(folder / "predictions.jsonl")
+    lines = read_lines(folder / "predictions.jsonl")
     table = SlotTable.read(folder / "slots.json")
     hits = slots_right([line["response"] for line in lines], [line["slots"] for line in lines], table)
-    history = _lines(folder / "history.jsonl")
+    history = read_lines(folder / "history.jsonl")
     extra: dict[str, float | None] = {
         "bleu4": json.loads((folder / "scores.json").read_text(encoding="utf-8"))["bleu4"],
         "train_seconds": sum(epoch["seconds"] for epoch in history),
@@ -266,7 +267,3 @@ def figure(summary: Mapping, path: Path) -> None:
     key = "dots: mean and 95 % interval; small dots: single runs; dotted: chance; dashed: trend from the last affect"
     page.suptitle(f"{key}; shaded: {summary['reference']}", fontsize=9.5)
     page.savefig(path, dpi=150)
-
-
-def _lines(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
