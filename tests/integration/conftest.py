@@ -3,12 +3,33 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
+from safetensors.torch import save_file
+from tones import (
+    BATCH,
+    ENCODER,
+    EPOCHS,
+    HEADS,
+    LLM,
+    MELS,
+    REPLIES,
+    SAID,
+    SIZES,
+    TRAIN_YAML,
+    WIDTH,
+    write_split,
+)
+
+from es4r_toolkit.backends.building import build_qwen3, build_whisper, train_tokenizer
+from es4r_toolkit.lobes import MelDownsampler
+from es4r_toolkit.training import run_recipe
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "AffectProbe"
 # In the order in which each imports those before it.
@@ -34,3 +55,57 @@ def affectprobe() -> Callable[[str], ModuleType]:
 def corpus(affectprobe) -> ModuleType:
     """recipes/AffectProbe/corpus.py."""
     return affectprobe("corpus")
+
+
+@pytest.fixture(scope="session")
+def tones(tmp_path_factory) -> Path:
+    """A corpus of tones, backbones and the two fragments that name their sizes."""
+    folder = tmp_path_factory.mktemp("corpus")
+    for split, size in SIZES.items():
+        write_split(folder, split, size)
+    (folder / "slots.json").write_text(json.dumps({"mood": {mood: [text] for mood, text in REPLIES.items()}}))
+    (folder / "encoder.yaml").write_text(ENCODER)
+    (folder / "llm.yaml").write_text(LLM)
+    torch.manual_seed(0)
+    build_whisper(folder / "backbones" / "encoder", WIDTH, layers=1, heads=HEADS, n_mels=MELS, positions=100)
+    front = MelDownsampler(MELS).state_dict()
+    weights = {f"understanding.downsampler.{name}": weight for name, weight in front.items()}
+    save_file(weights, folder / "backbones" / "downsampler.safetensors")
+    tokenizer = train_tokenizer([*SAID, *REPLIES.values()] * 20, vocab_size=340)
+    build_qwen3(folder / "backbones" / "llm", tokenizer, WIDTH, layers=1, heads=HEADS, intermediate_size=48)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def command(tones) -> Callable[..., list[str]]:
+    """The command line of a run, after the script's name."""
+
+    def arguments(output: Path, **more: object) -> list[str]:
+        options = {
+            "data_folder": tones,
+            "backbones": tones / "backbones",
+            "encoder": tones / "encoder.yaml",
+            "llm": tones / "llm.yaml",
+            "output_folder": output,
+            "epochs": EPOCHS,
+            "batch_size": BATCH,
+            "lr": 0.01,
+            "kl_weight": 1.0,
+            **more,
+        }
+        flags = ["--device=cpu", "--noprogressbar", "--ckpt_interval_minutes=0", "--ckpt_interval_steps=1"]
+        return [str(TRAIN_YAML), *flags, *(f"--{key}={value}" for key, value in options.items())]
+
+    return arguments
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory, command) -> tuple[Path, dict[str, float]]:
+    """The plus preset, trained without interruption."""
+    output, threads = tmp_path_factory.mktemp("trained"), torch.get_num_threads()
+    # As the run that is killed below: more threads round otherwise, and training spreads that.
+    torch.set_num_threads(1)
+    try:
+        return output, run_recipe(command(output))
+    finally:
+        torch.set_num_threads(threads)

@@ -1,4 +1,4 @@
-"""A recipe trains from start to export, stands a killed process, and says what is wrong in one line."""
+"""A recipe trains from start to export, and stands a killed process."""
 
 from __future__ import annotations
 
@@ -8,50 +8,18 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
-from pathlib import Path
 
-import numpy as np
 import pytest
-import soundfile
 import torch
 from ruamel.yaml import YAML
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from tones import BATCH, EPOCHS, REPLIES, STEPS, lines_of
 
-from es4r_toolkit.backends.building import build_qwen3, build_whisper, train_tokenizer
 from es4r_toolkit.brain import ES4RBrain
 from es4r_toolkit.hparams import build, localize, refuse_foreign_tags
-from es4r_toolkit.lobes import MelDownsampler
 from es4r_toolkit.stages.understanding import EmpatheticUnderstanding
 from es4r_toolkit.training import run_recipe
 
-TRAIN_YAML = Path(__file__).parents[2] / "recipes" / "AffectProbe" / "hparams" / "train.yaml"
-MELS, WIDTH, HEADS = 16, 32, 4
-SAID = ["I have to tell you about the exam.", "What happened then?", "It went like this."]
-REPLIES = {"low": "I am sorry to hear it.", "high": "That is wonderful news."}
-SIZES = {"train": 6, "valid": 3, "test": 2}
-EPOCHS, BATCH = 2, 2
-STEPS = math.ceil(SIZES["train"] / BATCH) * EPOCHS
-
-ENCODER = f"""
-source: !PLACEHOLDER
-n_mels: {MELS}
-out_dim: {WIDTH}
-full_window: False
-model: !new:es4r_toolkit.backends.whisper.WhisperSpeechEncoder
-    source: !ref <source>
-    n_mels: !ref <n_mels>
-    out_dim: !ref <out_dim>
-    full_window: !ref <full_window>
-"""
-LLM = f"""
-source: !PLACEHOLDER
-hidden_dim: {WIDTH}
-num_heads: {HEADS}
-model: !new:es4r_toolkit.backends.causal_lm.CausalLM
-    source: !ref <source>
-    lora: {{rank: 2, alpha: 4, dropout: 0.0}}
-"""
 # Dies by itself, as if killed from outside, right after a step that a checkpoint of the step before stands behind.
 SCRIPT = """
 import os, signal, sys
@@ -68,85 +36,6 @@ def on_fit_batch_end(brain, *arguments):
 ES4RBrain.on_fit_batch_end = on_fit_batch_end
 run_recipe(sys.argv[1:])
 """
-
-
-def tone(path: Path, hertz: float, seconds: float) -> None:
-    time = np.arange(int(16000 * seconds)) / 16000
-    soundfile.write(str(path), 0.3 * np.sin(2 * np.pi * hertz * time), 16000)
-
-
-def write_split(folder: Path, split: str, size: int) -> None:
-    lines = []
-    for index in range(size):
-        mood = list(REPLIES)[index % 2]
-        history = []
-        for place in range(1 + 2 * (index % 2)):
-            name = f"{split}_{index}_{place}.wav"
-            tone(folder / name, {"low": 120, "high": 400}[mood] + 9 * place + index, 0.2 + 0.05 * (index % 3))
-            role = "listener" if place % 2 else "speaker"
-            history.append({"index": place, "role": role, "utterance": SAID[place], "audio_path": name})
-        response = {"index": len(history), "role": "listener", "utterance": REPLIES[mood]}
-        entry = {"conversation_id": f"{split}-{index}", "dialogue_history": history, "response": response}
-        lines.append(json.dumps({**entry, "speaker_emotion": mood, "slots": {"mood": mood}}))
-    (folder / f"{split}.jsonl").write_text("\n".join(lines) + "\n")
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory) -> Path:
-    """A corpus of tones, backbones and the two fragments that name their sizes."""
-    folder = tmp_path_factory.mktemp("corpus")
-    for split, size in SIZES.items():
-        write_split(folder, split, size)
-    (folder / "slots.json").write_text(json.dumps({"mood": {mood: [text] for mood, text in REPLIES.items()}}))
-    (folder / "encoder.yaml").write_text(ENCODER)
-    (folder / "llm.yaml").write_text(LLM)
-    torch.manual_seed(0)
-    build_whisper(folder / "backbones" / "encoder", WIDTH, layers=1, heads=HEADS, n_mels=MELS, positions=100)
-    front = MelDownsampler(MELS).state_dict()
-    weights = {f"understanding.downsampler.{name}": weight for name, weight in front.items()}
-    save_file(weights, folder / "backbones" / "downsampler.safetensors")
-    tokenizer = train_tokenizer([*SAID, *REPLIES.values()] * 20, vocab_size=340)
-    build_qwen3(folder / "backbones" / "llm", tokenizer, WIDTH, layers=1, heads=HEADS, intermediate_size=48)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def command(corpus) -> Callable[..., list[str]]:
-    """The command line of a run, after the script's name."""
-
-    def arguments(output: Path, **more: object) -> list[str]:
-        options = {
-            "data_folder": corpus,
-            "backbones": corpus / "backbones",
-            "encoder": corpus / "encoder.yaml",
-            "llm": corpus / "llm.yaml",
-            "output_folder": output,
-            "epochs": EPOCHS,
-            "batch_size": BATCH,
-            "lr": 0.01,
-            "kl_weight": 1.0,
-            **more,
-        }
-        flags = ["--device=cpu", "--noprogressbar", "--ckpt_interval_minutes=0", "--ckpt_interval_steps=1"]
-        return [str(TRAIN_YAML), *flags, *(f"--{key}={value}" for key, value in options.items())]
-
-    return arguments
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory, command) -> tuple[Path, dict[str, float]]:
-    """The plus preset, trained without interruption."""
-    output, threads = tmp_path_factory.mktemp("trained"), torch.get_num_threads()
-    # As the run that is killed below: more threads round otherwise, and training spreads that.
-    torch.set_num_threads(1)
-    try:
-        return output, run_recipe(command(output))
-    finally:
-        torch.set_num_threads(threads)
-
-
-def lines_of(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 # -- a run ------------------------------------------------------------------------------------------------------------
@@ -244,11 +133,11 @@ def test_an_emotion_head_learns_the_labels_of_the_data_and_is_not_exported(tmp_p
     assert (checkpoint / "emotion_head.ckpt").is_file()
 
 
-def test_an_emotion_head_without_labels_is_refused(tmp_path, command, corpus):
-    lines = [{**line, "speaker_emotion": "low"} for line in lines_of(corpus / "train.jsonl")]
+def test_an_emotion_head_without_labels_is_refused(tmp_path, command, tones):
+    lines = [{**line, "speaker_emotion": "low"} for line in lines_of(tones / "train.jsonl")]
     for line in lines:
         for turn in line["dialogue_history"]:
-            turn["audio_path"] = str(corpus / turn["audio_path"])
+            turn["audio_path"] = str(tones / turn["audio_path"])
     (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, lines)))
     arguments = command(tmp_path / "out", emotion_weight=0.1, train_manifest=tmp_path / "train.jsonl")
     with pytest.raises(SystemExit, match="speaker turns have 1 different emotions; label them"):
@@ -362,60 +251,3 @@ def test_a_checkpoint_that_a_kill_left_half_written_is_passed_over(tmp_path, com
     YAML().dump(meta, half / "CKPT.yaml")
     run_recipe(command(tmp_path, epochs=2))
     assert [entry["epoch"] for entry in lines_of(tmp_path / "history.jsonl")] == [1, 2]
-
-
-# -- what is wrong is said in one line --------------------------------------------------------------------------------
-
-
-def failure(arguments: list[str]) -> str:
-    with pytest.raises(SystemExit) as caught:
-        run_recipe(arguments)
-    message = str(caught.value)
-    assert message.startswith("error: ")
-    assert "\n" not in message
-    return message
-
-
-def test_an_unknown_key_is_named(tmp_path, command):
-    assert "did you mean epochs" in failure(command(tmp_path, epoch=3))
-
-
-def test_a_missing_corpus_is_named(tmp_path, command):
-    assert "train.jsonl" in failure(command(tmp_path, data_folder=tmp_path / "nowhere"))
-
-
-def test_missing_backbones_are_named(tmp_path, command):
-    assert "no such folder" in failure(command(tmp_path, backbones=tmp_path / "nowhere"))
-
-
-def test_a_corpus_without_a_usable_dialogue_is_refused(tmp_path, command, corpus):
-    (tmp_path / "bad.jsonl").write_text('{"conversation_id": "1", "dialogue_history": []}\n')
-    assert "holds no usable dialogue" in failure(command(tmp_path / "out", train_manifest=tmp_path / "bad.jsonl"))
-
-
-def test_a_dialogue_that_cannot_be_used_is_left_out_by_name(tmp_path, command, corpus, caplog):
-    entries = (corpus / "train.jsonl").read_text().splitlines()
-    broken = json.loads(entries[0])
-    broken["dialogue_history"][0]["audio_path"] = "gone.wav"
-    # The manifest stays beside its recordings.
-    manifest = corpus / "with_a_fault.jsonl"
-    manifest.write_text("\n".join([json.dumps(broken), *entries[1:]]) + "\n")
-    run_recipe(command(tmp_path, train_manifest=manifest, epochs=1))
-    log = (tmp_path / "log.txt").read_text()
-    assert "gone.wav" in log
-    assert "1 dialogues left out, 5 kept" in log
-
-
-def test_checkpoints_of_another_system_are_refused(tmp_path, command):
-    run_recipe(command(tmp_path, epochs=1))
-    assert "weights differ by name" in failure(command(tmp_path, preset="paper", epochs=2))
-
-
-def test_a_system_with_nothing_to_learn_is_refused(tmp_path, command):
-    """Text alone with LoRA at speech positions: there are none, so no weight would have a gradient."""
-    assert "lora_scope" in failure(command(tmp_path, context="[text]", epochs=1))
-
-
-def test_a_baseline_that_only_reads_trains_its_lora_over_the_context(tmp_path, command):
-    scores = run_recipe(command(tmp_path, context="[text]", lora_scope="context", epochs=1))
-    assert math.isfinite(scores["loss"])
