@@ -132,7 +132,8 @@ class ES4RBrain(sb.Brain):
         return emotion_cross_entropy(logits, targets)
 
     def _answer(self, batch: DialogueBatch, plan: bool) -> None:
-        replies = self.pipeline.generate(batch)
+        # Greedy, whatever the checkpoint prefers: scores are to be the same again.
+        replies = self.pipeline.generate(batch, temperature=0.0)
         plans = self.pipeline.plan(batch) if plan and self.pipeline.synthesis is not None else [None] * len(batch)
         for dialogue, reply, speech in zip(batch.dialogues, replies, plans):
             line = {

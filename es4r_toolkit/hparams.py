@@ -15,7 +15,7 @@ from hyperpyyaml import load_hyperpyyaml, resolve_references
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq, TaggedScalar
 from ruamel.yaml.error import YAMLError
-from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from ruamel.yaml.tag import Tag
 
 from es4r_toolkit.errors import ConfigError
@@ -27,23 +27,29 @@ SAFE_TAGS = (
     "!new:es4r_toolkit.backends.",
     "!new:es4r_toolkit.pipeline.",
 )
+# What a YAML may ask of a back end that it has built: `n_mels: !ref <model.n_mels>`.
+SIZES = ("n_mels", "out_dim", "hidden_dim", "num_heads")
+SIZE_TAG = "!apply:getattr"
 PLAIN_TAGS = ("str", "int", "float", "bool", "null", "map", "seq", "merge", "timestamp")
 MODEL_FOLDER = "@model/"
 
 
-def compose(path: str | Path, overrides: Mapping[str, Any] | None = None) -> str:
+def compose(path: str | Path, overrides: Mapping[str, Any] | None = None, strict: bool = True) -> str:
     """One flat YAML text from a file, the files it includes, and overrides.
 
     An override goes to the key of its name in this file or, failing that, in
     a file that it includes as a mapping. Where the key's value is an
     ``!include:folder/one.yaml``, the override ``other`` includes
-    ``folder/other.yaml`` in its stead, with the same arguments.
+    ``folder/other.yaml`` in its stead, with the same arguments; and
+    ``llm_dtype`` goes to the key ``dtype`` of what ``llm`` includes.
 
     Arguments
     ---------
     path : str or Path
     overrides : mapping, optional
         Top-level keys and their values.
+    strict : bool
+        Refuse an override that names no key; otherwise it is passed over.
 
     Raises
     ------
@@ -52,10 +58,11 @@ def compose(path: str | Path, overrides: Mapping[str, Any] | None = None) -> str
     """
     path, left = Path(path), dict(overrides or {})
     tree = _override(path, left)
-    if left:
+    if left and strict:
         known = sorted(keys(path))
+        own = [key for key in known if key not in _prefixed(path)]
         near = [match for key in left for match in difflib.get_close_matches(key, known, n=2)]
-        hint = f"did you mean {' or '.join(near)}?" if near else f"its keys are {', '.join(known)}"
+        hint = f"did you mean {' or '.join(near)}?" if near else f"its keys are {', '.join(own)}"
         raise ConfigError(path, f"has no key {', '.join(left)}", hint)
     return resolve_references(_stream(tree, path)).getvalue()
 
@@ -106,7 +113,8 @@ def refuse_foreign_tags(text: str, source: str | Path) -> None:
     _parse(text, source)
     for node in _nodes(YAML().compose(text)):
         tag = str(node.tag)
-        if tag.removeprefix("tag:yaml.org,2002:") not in PLAIN_TAGS and not _is_ours(tag):
+        allowed = tag.removeprefix("tag:yaml.org,2002:") in PLAIN_TAGS or _is_ours(tag) or _is_size(node)
+        if not allowed:
             raise ConfigError(
                 source, f"asks for {tag}, which is not allowed", "use --trust-remote-code if you trust it"
             )
@@ -129,16 +137,27 @@ def _override(path: Path, left: dict[str, Any]) -> CommentedMap:
     for key, node in tree.items():
         if key in left:
             tree[key] = _swap(path, key, node, left.pop(key))
-    for key, node in tree.items():
-        inner = _included(path, node)
-        if inner is not None and left.keys() & keys(inner):
-            if isinstance(node, dict) and node:
-                raise ConfigError(
-                    path, f"{', '.join(left)} stand inside {key}", f"give --{key}=FILE.yaml with a fragment of your own"
-                )
+    for key, inner in _includes(path, tree):
+        for name in _own_keys(inner):
+            if f"{key}_{name}" in left:
+                tree[key] = _argue(tree[key], name, left.pop(f"{key}_{name}"))
+        inside = sorted(left.keys() & keys(inner))
+        if inside and isinstance(tree[key], dict) and tree[key]:
+            hint = f"give --{key}_{inside[0]}, or --{key}=FILE.yaml with a fragment of your own"
+            raise ConfigError(path, f"{', '.join(inside)} stand inside {key}", hint)
+        if inside:
             text = resolve_references(_stream(_override(inner, left), inner)).getvalue()
             tree[key] = YAML().load(text)
     return tree
+
+
+def _argue(node: Any, name: str, value: Any) -> CommentedMap:
+    """An include with one more argument."""
+    if not isinstance(node, CommentedMap):
+        tag, node = _tag(node), CommentedMap()
+        node.yaml_set_ctag(Tag(suffix=tag))
+    node[name] = value
+    return node
 
 
 def _swap(path: Path, key: str, node: Any, value: Any) -> Any:
@@ -162,8 +181,26 @@ def _included(path: Path, node: Any) -> Path | None:
 def keys(path: Path) -> set[str]:
     """The keys that can be overridden in a file and the files it includes."""
     tree = _load(path)
-    inner = (_included(path, node) for node in tree.values())
-    return set(tree).union(*(keys(file) for file in inner if file is not None and file.suffix == ".yaml"))
+    return set(tree).union(_prefixed(path), *(keys(file) for _, file in _includes(path, tree)))
+
+
+def _prefixed(path: Path) -> set[str]:
+    """The keys of fragments by the fragment's name and their own, such as ``llm_dtype``."""
+    included = _includes(path, _load(path))
+    own = {f"{key}_{name}" for key, file in included for name in _own_keys(file)}
+    return own.union(*(_prefixed(file) for _, file in included))
+
+
+def _own_keys(path: Path) -> set[str]:
+    """The keys of a fragment, which includes no other."""
+    tree = _load(path)
+    return set() if _includes(path, tree) else set(tree)
+
+
+def _includes(path: Path, tree: CommentedMap) -> list[tuple[str, Path]]:
+    """The keys of a file that include another, and which."""
+    found = ((key, _included(path, node)) for key, node in tree.items())
+    return [(key, file) for key, file in found if file is not None and file.suffix == ".yaml"]
 
 
 def _tag(node: Any) -> str:
@@ -198,6 +235,14 @@ def _is_ours(tag: str) -> bool:
     found = pydoc.locate(name)
     public = inspect.isclass(found) and found.__module__.startswith("es4r_toolkit.")
     return public and found.__name__ == name.rpartition(".")[2] and not found.__name__.startswith("_")
+
+
+def _is_size(node: Node) -> bool:
+    """Whether a node asks a building block of this package for one of its sizes, and nothing else."""
+    if str(node.tag) != SIZE_TAG or not isinstance(node, SequenceNode) or len(node.value) != 2:
+        return False
+    block, name = node.value
+    return isinstance(name, ScalarNode) and name.value in SIZES and _is_ours(str(block.tag))
 
 
 def _plain(node: Any) -> Any:

@@ -24,14 +24,16 @@ from es4r_toolkit.data.representations import write_representations
 from es4r_toolkit.data.responses import write_json, write_predictions
 from es4r_toolkit.dialogue import Dialogue
 from es4r_toolkit.errors import ConfigError, DialogueError, ES4RError
-from es4r_toolkit.hparams import MODEL_FOLDER, build, compose, keys, model_file, plain
+from es4r_toolkit.hparams import MODEL_FOLDER, build, compose, model_file, plain
 from es4r_toolkit.lobes import EmotionHead
 from es4r_toolkit.metrics.slots import SlotTable
 from es4r_toolkit.pipeline import EmpathyPipeline
+from es4r_toolkit.planning import dry_run, render
 
 logger = logging.getLogger(__name__)
 Step = Callable[..., Any]
 WHOLE = "WHOLE"
+DRY_RUN = "--dry_run"
 LOSS_TERMS = ("cross_entropy", "kl", "emotion")
 
 
@@ -43,18 +45,23 @@ def run_recipe(argv: Sequence[str], steps: Sequence[Step] = ()) -> dict[str, flo
     argv : sequence of str
         A train YAML and overrides, ``--key=value``. Keys of the model file it
         includes may be given too, and SpeechBrain's run options (``--device``,
-        ``--precision``, ...).
+        ``--precision``, ...). With ``--dry_run``, nothing is loaded, made or
+        trained: what would be is printed.
     steps : sequence of callable
         What to do first (prepare a corpus, pre-train backbones). Each is
         called with the YAML section of its own name, and returns at once
-        where its work is done.
+        where its work is done; ``--name=False`` leaves one out.
 
     Returns
     -------
     dict of str to float
-        Scores on the test set.
+        Scores on the test set; none of a dry run.
     """
     try:
+        if DRY_RUN in argv:
+            path, _, changes = sb.parse_arguments([argument for argument in argv if argument != DRY_RUN])
+            print(render(dry_run(path, _values(changes))))
+            return {}
         return _run(argv, steps)
     except ES4RError as fault:
         sys.exit(f"error: {fault}")
@@ -69,6 +76,9 @@ def _run(argv: Sequence[str], steps: Sequence[Step]) -> dict[str, float]:
     for step in steps:
         if step.__name__ not in values:
             raise ConfigError(path, f"has no section {step.__name__}", "add one with the arguments of that step")
+        if values[step.__name__] is False:
+            logger.info("%s: left out, as asked", step.__name__)
+            continue
         run_on_main(step, kwargs=values[step.__name__])
     # Before the modules are built, so that their first weights follow from the seed too.
     torch.manual_seed(values["seed"])
@@ -124,8 +134,9 @@ def export_model(pipeline: EmpathyPipeline, path: str | Path, overrides: dict[st
         shutil.copytree(source, folder / name, dirs_exist_ok=True)
         sources[key] = f"{MODEL_FOLDER}{name}"
     system = model_file(path, overrides.get("model"))
-    known = {key: value for key, value in overrides.items() if key in keys(system) and key != "model"}
-    (folder / "model.yaml").write_text(compose(system, {**known, **sources}), encoding="utf-8")
+    asked = {key: value for key, value in overrides.items() if key != "model"}
+    # What the train YAML alone knows is passed over.
+    (folder / "model.yaml").write_text(compose(system, {**asked, **sources}, strict=False), encoding="utf-8")
     pipeline.save_trained(folder / "trained.safetensors")
     logger.info("the trained model is in %s", folder)
 

@@ -13,7 +13,7 @@ from transformers.masking_utils import sdpa_mask
 
 from es4r_toolkit.lobes.attention import attend
 
-PACKED, BATCHED = "es4r_packed", "es4r_batched"
+PACKED, BATCHED, REHEARSED = "es4r_packed", "es4r_batched", "es4r_rehearsed"
 
 
 def attend_packed(
@@ -63,6 +63,23 @@ def attend_batched(
     return attend(query, key, value, attention_mask, dropout, scaling).transpose(1, 2), None
 
 
+class _Fused(torch.autograd.Function):
+    """What a fused attention keeps for its backward pass: queries, keys, values, outputs and a sum for each query."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        output = query.new_empty(*query.shape[:-1], value.shape[-1])
+        ctx.save_for_backward(query, key, value, output, query.new_empty(query.shape[:-1], dtype=torch.float32))
+        return output
+
+
+def attend_rehearsed(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **_: Any
+) -> tuple[Tensor, None]:
+    """For dry runs on the meta device, where torch's attention would keep all its weights: (B, H, L, d)."""
+    return _Fused.apply(query, key, value).transpose(1, 2), None
+
+
 def attend_here(model: PreTrainedModel) -> None:
     """Run a model with ``attend_batched``, where it would take torch's fused attention through the same interface."""
     if getattr(model, "_supports_attention_backend", False) and model.config._attn_implementation == "sdpa":
@@ -71,4 +88,6 @@ def attend_here(model: PreTrainedModel) -> None:
 
 AttentionInterface.register(PACKED, attend_packed)
 AttentionInterface.register(BATCHED, attend_batched)
+AttentionInterface.register(REHEARSED, attend_rehearsed)
 AttentionMaskInterface.register(BATCHED, sdpa_mask)
+AttentionMaskInterface.register(REHEARSED, sdpa_mask)

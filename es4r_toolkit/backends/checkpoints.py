@@ -2,18 +2,112 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
-from transformers import PreTrainedModel
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
 from es4r_toolkit.errors import BackendError
 
 BAR_FROM_BYTES = 500_000_000
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A checkpoint that a dry run would have loaded.
+
+    Attributes
+    ----------
+    source : str
+        Hub name or local folder.
+    weights : int
+        How many numbers it holds, by the sizes that its fragment states.
+    dtype : torch.dtype
+        In which they are published.
+    """
+
+    source: str
+    weights: int
+    dtype: torch.dtype
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it lies on this machine."""
+        return is_folder(self.source)
+
+    @property
+    def size(self) -> int:
+        """Bytes of its file."""
+        return self.weights * self.dtype.itemsize
+
+
+_PLAN: ContextVar[list[Planned] | None] = ContextVar("plan", default=None)
+
+
+@contextmanager
+def planning() -> Iterator[list[Planned]]:
+    """Build back ends on the meta device, from the sizes that their fragments state: no weights, no network.
+
+    Gives the list of the checkpoints that would have been loaded.
+    """
+    plan: list[Planned] = []
+    token = _PLAN.set(plan)
+    try:
+        with torch.device("meta"):
+            yield plan
+    finally:
+        _PLAN.reset(token)
+
+
+def is_planning() -> bool:
+    """Whether back ends are being built without weights."""
+    return _PLAN.get() is not None
+
+
+def plan(source: str | Path, weights: int, dtype: torch.dtype) -> None:
+    """Note what a dry run would have loaded."""
+    _PLAN.get().append(Planned(str(source), weights, dtype))
+
+
+def is_folder(source: str | Path) -> bool:
+    """Whether a source is a local folder."""
+    return Path(source).expanduser().is_dir()
+
+
+def load_config(
+    source: str | Path, architecture: Mapping[str, Any] | None = None, revision: str | None = None
+) -> PreTrainedConfig:
+    """The configuration of a checkpoint; in a dry run of a hub name, what the fragment states of it.
+
+    Arguments
+    ---------
+    source : str or Path
+        Hub name or local folder.
+    architecture : mapping, optional
+        ``model_type`` and the keys of its ``config.json`` that are not that type's defaults.
+    revision : str, optional
+        Branch, tag or commit on the hub.
+
+    Raises
+    ------
+    BackendError
+        If there is none.
+    """
+    if is_planning() and not is_folder(source):
+        if not architecture:
+            raise BackendError(
+                source, "its sizes are not stated", "write architecture: into its fragment, or name a local folder"
+            )
+        return AutoConfig.for_model(**architecture)
+    with naming(source):
+        return AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
 
 
 @contextmanager
@@ -44,10 +138,12 @@ def naming(source: str | Path) -> Iterator[None]:
 def load_weights(
     model_class: type[PreTrainedModel],
     source: str | Path,
+    config: PreTrainedConfig,
     needed: Callable[[str], bool] = lambda key: True,
+    whole: PreTrainedConfig | None = None,
     **options: Any,
 ) -> PreTrainedModel:
-    """Load a model, refusing a checkpoint that lacks any weight it needs.
+    """Load a model, refusing a checkpoint that lacks any weight it needs; in a dry run, build it without weights.
 
     Arguments
     ---------
@@ -55,8 +151,12 @@ def load_weights(
         With ``from_pretrained``.
     source : str or Path
         Hub name or local folder.
+    config : PreTrainedConfig
+        Of what is loaded.
     needed : callable
         Which missing weight names matter.
+    whole : PreTrainedConfig, optional
+        Of the whole checkpoint, where a part of it is loaded.
     options
         Passed on to ``from_pretrained``.
 
@@ -65,14 +165,32 @@ def load_weights(
     BackendError
         If the source is missing, is not safetensors, or lacks or misshapes a needed weight.
     """
+    if is_planning():
+        return _without_weights(model_class, source, config, whole or config, options)
     with naming(source):
-        model, report = model_class.from_pretrained(source, use_safetensors=True, output_loading_info=True, **options)
+        model, report = model_class.from_pretrained(
+            source, config=config, use_safetensors=True, output_loading_info=True, **options
+        )
     lacking = sorted(key for key in report["missing_keys"] if needed(key))
     if lacking:
         raise BackendError(
             source, f"lacks {len(lacking)} weights, {lacking[0]} the first", f"it is no {model_class.__name__}"
         )
     return model
+
+
+def _without_weights(
+    model_class: type[PreTrainedModel],
+    source: str | Path,
+    config: PreTrainedConfig,
+    whole: PreTrainedConfig,
+    options: Mapping[str, Any],
+) -> PreTrainedModel:
+    # Automatic classes look the class up; the others are it.
+    build = getattr(model_class, "from_config", None) or model_class._from_config
+    published = whole.dtype if isinstance(whole.dtype, torch.dtype) else torch.float32
+    plan(source, sum(weight.numel() for weight in build(whole).parameters()), published)
+    return build(config, dtype=options.get("dtype", torch.float32))
 
 
 def check_sizes(source: str | Path, backend: object, **expected: int | None) -> None:

@@ -35,7 +35,11 @@ class PositionMask:
             return Active(self, None, last, None)
         # Where none of the last positions is adapted, the adapters' gradients there are zero and not missing.
         end = positions if last is None else positions[:, -last:]
-        return Active(self, _rows(positions), last, _rows(end))
+        return self.at_rows(_rows(positions), last, _rows(end))
+
+    def at_rows(self, rows: Tensor, last: int | None, last_rows: Tensor) -> Active:
+        """The same from rows (M,) counted over the flattened batch, and over its last positions."""
+        return Active(self, rows, last, last_rows)
 
     def as_now(self) -> Active:
         """Ask what is asked now, in blocks that are entered later."""

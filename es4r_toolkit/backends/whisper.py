@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperModel
 
-from es4r_toolkit.backends.attention import PACKED
-from es4r_toolkit.backends.checkpoints import check_sizes, load_weights, naming
+from es4r_toolkit.backends.attention import PACKED, REHEARSED
+from es4r_toolkit.backends.checkpoints import check_sizes, is_folder, is_planning, load_config, load_weights, naming
 from es4r_toolkit.errors import BackendError, require
 from es4r_toolkit.masks import frame_counts, pack, relative_lengths, valid_mask
 
@@ -40,6 +43,8 @@ class WhisperSpeechEncoder(nn.Module):
         held and multiplied in it, norms and residual stream stay in float32.
     revision : str, optional
         Branch, tag or commit on the hub.
+    architecture : mapping, optional
+        Sizes of a hub checkpoint, for dry runs: keys of its ``config.json``.
     n_mels, out_dim : int, optional
         What the YAML reckons with; checked against the checkpoint.
 
@@ -58,21 +63,24 @@ class WhisperSpeechEncoder(nn.Module):
         full_window: bool = False,
         dtype: str = "float32",
         revision: str | None = None,
+        architecture: Mapping[str, Any] | None = None,
         n_mels: int | None = None,
         out_dim: int | None = None,
     ):
         super().__init__()
         require(dtype in DTYPES, "dtype", dtype, f"must be one of {', '.join(DTYPES)}")
         require(freeze or dtype == "float32", "dtype", dtype, "is for a frozen encoder; training needs float32")
-        with naming(source):
-            config = WhisperConfig.from_pretrained(source, revision=revision)
-            extractor = WhisperFeatureExtractor.from_pretrained(source, revision=revision)
+        whole = load_config(source, architecture, revision)
+        if not isinstance(whole, WhisperConfig):
+            raise BackendError(source, f"is a {whole.model_type}, not a Whisper", "choose the fragment of its kind")
+        extractor = _front_end(source, whole, revision)
+        config = deepcopy(whole)
         # Only the encoder is kept, so the decoder's layers are never read.
         config.decoder_layers = 0
         # Published checkpoints are float16, and would be kept so.
-        options = {"config": config, "revision": revision, "dtype": torch.float32}
-        whole = load_weights(WhisperModel, source, _is_encoder, **options)
-        self.encoder = whole.encoder.requires_grad_(not freeze)
+        options = {"revision": revision, "dtype": torch.float32}
+        model = load_weights(WhisperModel, source, config, _is_encoder, whole, **options)
+        self.encoder = model.encoder.requires_grad_(not freeze)
         self.dtype = getattr(torch, dtype)
         for layer in self.encoder.modules():
             if isinstance(layer, nn.Linear | nn.Conv1d):
@@ -89,7 +97,8 @@ class WhisperSpeechEncoder(nn.Module):
         self.n_mels, self.out_dim = config.num_mel_bins, config.d_model
         check_sizes(source, self, n_mels=n_mels, out_dim=out_dim)
         self.sample_rate, self.hop, self.n_fft = extractor.sampling_rate, extractor.hop_length, extractor.n_fft
-        self.max_frames = config.max_source_positions * self.encoder.conv2.stride[0]
+        self.stride = self.encoder.conv2.stride[0]
+        self.max_frames = config.max_source_positions * self.stride
         filters = torch.from_numpy(extractor.mel_filters).float()
         self.register_buffer("mel_filters", filters, persistent=False)
         self.register_buffer("window", torch.hann_window(self.n_fft), persistent=False)
@@ -186,13 +195,31 @@ class WhisperSpeechEncoder(nn.Module):
         counts = torch.div(counts + 1, 2, rounding_mode="floor")
         seen = torch.full_like(counts, hidden.shape[1]) if self.full_window else counts
         # Frames end to end: no padding is computed, and no mask is needed.
-        packed = hidden[valid_mask(seen, hidden.shape[1])][None]
-        for layer in self.encoder.layers:
-            packed = layer(packed, None, counts=seen.tolist())
-        states, _ = pack(self.encoder.layer_norm(packed[0]), seen)
+        packed = self._attend(hidden[valid_mask(seen, hidden.shape[1])][None], seen.tolist())
+        states, _ = pack(packed[0], seen)
         states = states[:, : int(counts.max())]
         outside = ~valid_mask(counts, states.shape[1])
         return states.masked_fill(outside[..., None], 0.0), relative_lengths(counts, states.shape[1])
+
+    def _attend(self, packed: Tensor, counts: Sequence[int]) -> Tensor:
+        for layer in self.encoder.layers:
+            packed = layer(packed, None, counts=counts)
+        return self.encoder.layer_norm(packed)
+
+    def rehearse(self, counts: Sequence[int]) -> Tensor:
+        """Its layers over so many mel frames a sequence, for a dry run on the meta device: only memory counts."""
+        states = [-(-count // 2) for count in counts]
+        # Autocast knows no meta device; that norms and residual stream stay in float32 is passed over.
+        self.encoder.to(self.dtype).config._attn_implementation = REHEARSED
+        packed = torch.empty(1, sum(states), self.out_dim, dtype=self.dtype, device="meta", requires_grad=True)
+        return self._attend(packed, states)
+
+
+def _front_end(source: str | Path, config: WhisperConfig, revision: str | None) -> WhisperFeatureExtractor:
+    if is_planning() and not is_folder(source):
+        return WhisperFeatureExtractor(feature_size=config.num_mel_bins)
+    with naming(source):
+        return WhisperFeatureExtractor.from_pretrained(source, revision=revision)
 
 
 def _is_encoder(key: str) -> bool:

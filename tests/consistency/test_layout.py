@@ -25,6 +25,7 @@ RANKS = [
     {"backends", "data", "prompt"},
     {"metrics", "stages"},
     {"pipeline", "losses"},
+    {"planning"},
     {"brain", "training", "inference", "report"},
     {"cli", "demo"},
 ]

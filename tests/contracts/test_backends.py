@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
+import shutil
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
@@ -27,9 +31,6 @@ def base(qwen3_folder) -> CausalLM:
 def adapted_lm(qwen3_folder, stirred) -> CausalLM:
     """With LoRA weights that matter, as after training."""
     return stirred(CausalLM(qwen3_folder, lora=LORA), 0.5).eval()
-
-
-# -- Whisper ----------------------------------------------------------------------------------------------------------
 
 
 # -- the language model -----------------------------------------------------------------------------------------------
@@ -296,3 +297,87 @@ def test_few_words_give_a_small_vocabulary():
     tokenizer = train_tokenizer(["so that is it", "it is so"] * 50, vocab_size=1280)
     assert len(tokenizer) < 320
     assert tokenizer.decode(tokenizer.encode("it is that, Zoë")) == "it is that, Zoë"
+
+
+# -- what the checkpoint itself wants of its replies ------------------------------------------------------------------
+
+
+@pytest.fixture
+def sampling_lm(qwen3_folder, tmp_path) -> CausalLM:
+    """A checkpoint that asks for sampling, as Qwen3's do."""
+    shutil.copytree(qwen3_folder, tmp_path, dirs_exist_ok=True)
+    wanted = {"do_sample": True, "temperature": 0.6, "top_k": 20, "top_p": 0.95, "repetition_penalty": 1.05}
+    stops = {"eos_token_id": [300, 342], "pad_token_id": 300}
+    (tmp_path / "generation_config.json").write_text(json.dumps({**wanted, **stops}))
+    return CausalLM(tmp_path).eval()
+
+
+def test_sampling_and_stops_are_the_checkpoints_own(sampling_lm, base):
+    expected = {"temperature": 0.6, "top_k": 20, "top_p": 0.95, "repetition_penalty": 1.05}
+    assert sampling_lm.sampling == expected
+    assert set(sampling_lm.stop_ids) == {300, 342, sampling_lm.tokenizer.eos_token_id}
+    assert base.sampling["temperature"] == 0, "one that asks for nothing is greedy"
+
+
+def test_what_is_asked_for_goes_before_the_checkpoints_own(sampling_lm, base, prompts):
+    def sample(seed, **options):
+        torch.manual_seed(seed)
+        return sampling_lm.generate(*prompts, max_new_tokens=6, **options)
+
+    assert len({str(sample(seed)) for seed in range(5)}) > 1
+    plain = {"temperature": 0.0, "repetition_penalty": 1.0}
+    assert sample(0, **plain) == sample(1, **plain)
+    assert sample(0, top_k=1, repetition_penalty=1.0) == sample(0, **plain)
+
+
+@pytest.mark.filterwarnings("ignore:Passing `repetition_penalty`")
+def test_a_penalty_for_repetition_is_hugging_faces(qwen3_folder, base, prompts):
+    embeds, valid, _ = (part[:1] for part in prompts)
+    options = {"do_sample": False, "repetition_penalty": 1.7, "eos_token_id": None, "max_new_tokens": 30}
+    model = AutoModelForCausalLM.from_pretrained(qwen3_folder).eval()
+    expected = model.generate(inputs_embeds=embeds, attention_mask=valid.long(), **options)[0].tolist()
+    found = base.generate(embeds, valid, None, 30, repetition_penalty=1.7)[0]
+    stop = next((place for place, token in enumerate(expected) if token in base.stop_ids), 30)
+    assert found == expected[:stop]
+    assert found != base.generate(embeds, valid, None, 30)[0]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"temperature": -1}, {"top_p": 0.0}, {"top_k": -1}, {"repetition_penalty": 0.0}], ids=str
+)
+def test_sampling_that_makes_no_sense_is_refused(base, prompts, wrong):
+    (name,) = wrong
+    with pytest.raises(ConfigError, match=name):
+        base.generate(*prompts, max_new_tokens=2, **wrong)
+
+
+def test_four_bits_without_their_library_say_what_to_install(qwen3_folder):
+    if importlib.util.find_spec("bitsandbytes"):
+        pytest.skip("bitsandbytes is installed")
+    with pytest.raises(BackendError, match=r"pip install 'es4r-toolkit\[quantized\]'"):
+        CausalLM(qwen3_folder, quantization="4bit")
+
+
+def test_four_bits_answer_nearly_alike_and_their_adapters_learn(qwen3_folder, prompts, stirred):
+    pytest.importorskip("bitsandbytes", reason="the extra [quantized] is not installed")
+    torch.manual_seed(0)
+    plain = stirred(CausalLM(qwen3_folder, lora=LORA), 0.5).eval()
+    torch.manual_seed(0)
+    quantized = stirred(CausalLM(qwen3_folder, lora=LORA, quantization="4bit"), 0.5).eval()
+    assert sum(type(layer).__name__ == "Linear4bit" for layer in quantized.modules()) == 2 * 7
+    embeds, valid, adapted = prompts
+    found, expected = quantized.logits(embeds, valid, adapted, 9), plain.logits(embeds, valid, adapted, 9)
+    assert 0 < (found - expected)[valid].norm() < 0.3 * expected[valid].norm()
+    nowhere = torch.zeros_like(adapted)
+    assert not torch.allclose(quantized.logits(embeds, valid, nowhere, 9), found), "adapters act where they should"
+    learned = gradients(quantized, prompts)
+    assert all(gradient.dtype == torch.float32 for gradient in learned.values())
+    assert max(float(gradient.abs().max()) for gradient in learned.values()) > 0
+    assert len(quantized.generate(embeds, valid, adapted, 3)) == 2
+
+
+def test_four_bits_are_for_a_frozen_model(qwen3_folder):
+    with pytest.raises(ConfigError, match="frozen"):
+        CausalLM(qwen3_folder, quantization="4bit", freeze=False)
+    with pytest.raises(ConfigError, match="none or 4bit"):
+        CausalLM(qwen3_folder, quantization="8bit")

@@ -14,7 +14,6 @@ import torch
 from safetensors.torch import save_file
 from tones import (
     BATCH,
-    ENCODER,
     EPOCHS,
     HEADS,
     LLM,
@@ -59,12 +58,11 @@ def corpus(affectprobe) -> ModuleType:
 
 @pytest.fixture(scope="session")
 def tones(tmp_path_factory) -> Path:
-    """A corpus of tones, backbones and the two fragments that name their sizes."""
+    """A corpus of tones, backbones and a fragment of the language model."""
     folder = tmp_path_factory.mktemp("corpus")
     for split, size in SIZES.items():
         write_split(folder, split, size)
     (folder / "slots.json").write_text(json.dumps({"mood": {mood: [text] for mood, text in REPLIES.items()}}))
-    (folder / "encoder.yaml").write_text(ENCODER)
     (folder / "llm.yaml").write_text(LLM)
     torch.manual_seed(0)
     build_whisper(folder / "backbones" / "encoder", WIDTH, layers=1, heads=HEADS, n_mels=MELS, positions=100)
@@ -84,7 +82,6 @@ def command(tones) -> Callable[..., list[str]]:
         options = {
             "data_folder": tones,
             "backbones": tones / "backbones",
-            "encoder": tones / "encoder.yaml",
             "llm": tones / "llm.yaml",
             "output_folder": output,
             "epochs": EPOCHS,

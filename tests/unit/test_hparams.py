@@ -85,14 +85,27 @@ def test_a_mistyped_key_is_refused_with_the_nearest_one(recipe):
         compose(recipe, {"zzzzzz": 1})
 
 
-def test_the_inside_of_a_fragment_with_arguments_is_not_overridden(recipe):
-    with pytest.raises(ConfigError, match="name stand inside voice"):
+def test_the_inside_of_a_fragment_is_overridden_by_the_fragments_name_and_its_own(recipe):
+    built = build(compose(recipe, {"voice_name": "me", "encoder_depth": 4, "encoder_width": 3}))
+    assert built["model"]["voice"] == {"gain": 2, "name": "me"}
+    assert built["model"]["encoder"] == {"width": 3, "depth": 4}
+    assert built["width"] == 3
+    with pytest.raises(ConfigError, match="name stand inside voice; give --voice_name"):
         compose(recipe, {"name": "me"})
+
+
+def test_a_swapped_back_end_takes_an_argument_of_its_own(recipe):
+    (recipe.parent / "parts" / "odd.yaml").write_text("gain: 1\nwarmth: 2\n")
+    built = build(compose(recipe, {"voice": "odd", "voice_warmth": 5, "voice_gain": 6}))
+    assert built["model"]["voice"] == {"gain": 6, "warmth": 5}
+    with pytest.raises(ConfigError, match="has no key voice_warmth"):
+        compose(recipe, {"voice_warmth": 5})
+    assert compose(recipe, {"voice_warmth": 5}, strict=False) == compose(recipe)
 
 
 def test_every_key_that_can_be_overridden_is_known(recipe):
     expected = {"epochs", "model", "width", "encoder", "voice", "gain", "mode", "depth", "name"}
-    assert keys(recipe) == expected
+    assert keys(recipe) == expected | {"encoder_width", "encoder_depth", "voice_gain", "voice_name"}
 
 
 def test_the_model_file_of_a_train_file_is_found(recipe):
@@ -140,6 +153,11 @@ def test_this_packages_building_blocks_are_allowed():
     assert build(text)["fuser"].silence == 0.5
 
 
+def test_a_building_block_may_be_asked_for_its_sizes():
+    text = "lm: !new:es4r_toolkit.lobes.StyleFuser\nwidth: !apply:getattr [*lm, hidden_dim]\n"
+    refuse_foreign_tags(text.replace("!new", "&lm !new"), "model.yaml")
+
+
 def test_the_models_that_the_recipes_write_are_allowed():
     path = Path(__file__).parents[2] / "recipes/AffectProbe/hparams/model.yaml"
     refuse_foreign_tags(compose(path), path)
@@ -164,6 +182,10 @@ FOREIGN = {
     "a module that an own module imports": "a: !new:es4r_toolkit.backends.espeak.subprocess.Popen\n    args: [true]\n",
     "a class that an own module imports": "a: !new:es4r_toolkit.pipeline.Path\n",
     "a function of this package": "a: !new:es4r_toolkit.backends.building.build_whisper\n    folder: x\n",
+    "an attribute that is no size": "a: &a !new:es4r_toolkit.lobes.StyleFuser\nb: !apply:getattr [*a, __class__]\n",
+    "a size of something else": "a: !apply:getattr [text, n_mels]\n",
+    "a size with a default": "a: &a !new:es4r_toolkit.lobes.StyleFuser\nb: !apply:getattr [*a, n_mels, 1]\n",
+    "a size of a foreign class": "a: &a !new:subprocess.Popen\nb: !apply:getattr [*a, n_mels]\n",
     "a prefix that only looks like this package": "a: !new:es4r_toolkit.lobes_of_mine.Thing\n",
 }
 
