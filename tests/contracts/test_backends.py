@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from es4r_toolkit.backends.building import END, START, train_tokenizer
+from es4r_toolkit.backends.building import END, START, build_qwen3, train_tokenizer
 from es4r_toolkit.backends.causal_lm import CausalLM, position_ids
 from es4r_toolkit.backends.partial_lora import PartialLoraLinear, lora_parameters
 from es4r_toolkit.dialogue import SPEAKER, Turn
@@ -358,19 +358,21 @@ def test_four_bits_without_their_library_say_what_to_install(qwen3_folder):
         CausalLM(qwen3_folder, quantization="4bit")
 
 
-def test_four_bits_answer_nearly_alike_and_their_adapters_learn(qwen3_folder, prompts, stirred):
+def test_four_bits_answer_nearly_alike_and_their_adapters_learn(tokenizer, tmp_path, prompts, stirred):
     pytest.importorskip("bitsandbytes", reason="the extra [quantized] is not installed")
+    # Widths that its blocks of 64 weights divide.
+    build_qwen3(tmp_path, tokenizer, hidden_size=64, layers=2, heads=4, intermediate_size=128)
     torch.manual_seed(0)
-    plain = stirred(CausalLM(qwen3_folder, lora=LORA), 0.5).eval()
+    plain = stirred(CausalLM(tmp_path, lora=LORA), 0.5).eval()
     torch.manual_seed(0)
-    quantized = stirred(CausalLM(qwen3_folder, lora=LORA, quantization="4bit"), 0.5).eval()
+    quantized = stirred(CausalLM(tmp_path, lora=LORA, quantization="4bit"), 0.5).eval()
     assert sum(type(layer).__name__ == "Linear4bit" for layer in quantized.modules()) == 2 * 7
-    embeds, valid, adapted = prompts
+    embeds, valid, adapted = torch.randn(2, 9, 64), *prompts[1:]
     found, expected = quantized.logits(embeds, valid, adapted, 9), plain.logits(embeds, valid, adapted, 9)
     assert 0 < (found - expected)[valid].norm() < 0.3 * expected[valid].norm()
     nowhere = torch.zeros_like(adapted)
     assert not torch.allclose(quantized.logits(embeds, valid, nowhere, 9), found), "adapters act where they should"
-    learned = gradients(quantized, prompts)
+    learned = gradients(quantized, (embeds, valid, adapted))
     assert all(gradient.dtype == torch.float32 for gradient in learned.values())
     assert max(float(gradient.abs().max()) for gradient in learned.values()) > 0
     assert len(quantized.generate(embeds, valid, adapted, 3)) == 2
