@@ -31,6 +31,8 @@ CORE = [
 ]
 # espeak-ng is GPL-3, so nothing of it is a hard dependency.
 ESPEAK = ["espeakng-loader>=0.2.4,<0.3"]
+# English, with its model in the wheel.
+ASR = ["pocketsphinx>=5,<6"]
 QUANTIZED = ["bitsandbytes>=0.48", "accelerate>=1.1"]
 
 setup(
@@ -48,13 +50,14 @@ setup(
     install_requires=CORE,
     extras_require={
         "espeak": ESPEAK,
-        "demo": [*ESPEAK, "gradio>=6.16,<7"],
+        "asr": ASR,
+        "demo": [*ESPEAK, *ASR, "gradio>=6.16,<7"],
         "quantized": QUANTIZED,
         "kokoro": ["kokoro>=0.9.4,<0.10"],
         # styletts2 0.1.6 pins transformers < 5 and never resolves beside the core: install it with --no-deps
         # beside these (see the README, What is not here yet).
         "styletts2": ["munch", "einops", "einops-exts", "librosa"],
-        "dev": [*ESPEAK, *QUANTIZED, "pytest>=8", "pytest-timeout", "hypothesis", "ruff", "build"],
+        "dev": [*ESPEAK, *ASR, *QUANTIZED, "pytest>=8", "pytest-timeout", "hypothesis", "ruff", "build"],
     },
     entry_points={"console_scripts": ["es4r=es4r_toolkit.cli:main"]},
 )

@@ -80,6 +80,9 @@ def validate(
     decode: Annotated[
         bool, typer.Option("--decode", help="Decode every recording: finds missing ends and NaN samples.")
     ] = False,
+    need_text: Annotated[
+        bool, typer.Option(help="Reject turns without a transcript; off where a recognizer writes them down.")
+    ] = True,
     as_json: AsJson = False,
 ) -> None:
     """Check a manifest of dialogues and say what is wrong with which.
@@ -90,7 +93,8 @@ def validate(
     """
     from es4r_toolkit.data.manifest import read_manifest
 
-    report = read_manifest(manifest, decode=decode, progress=partial(_progress, unit="dialogue"))
+    bar = partial(_progress, unit="dialogue")
+    report = read_manifest(manifest, need_text=need_text, decode=decode, progress=bar)
     if as_json:
         good = [dialogue.id for dialogue in report.dialogues]
         _print_json({"good": good, "rejected": [vars(rejection) for rejection in report.rejected]})
@@ -170,7 +174,8 @@ def respond(
     """Answer dialogues in text and speech.
 
     Writes OUTPUT/<dialogue id>/response.json and response.wav, and OUTPUT/predictions.jsonl for `es4r evaluate` with
-    the answers to dialogues that come with a reference. A bad dialogue is named and left out.
+    the answers to dialogues that come with a reference. A bad dialogue is named and left out. Turns without a
+    transcript are written down by the model's recognizer, and the answer says which those were.
 
     \b
     Example:
@@ -179,7 +184,7 @@ def respond(
     from es4r_toolkit.data.manifest import read_manifest
     from es4r_toolkit.data.responses import folder_names, make_folder, write_predictions
 
-    report = read_manifest(dialogues, decode=True)
+    report = read_manifest(dialogues, decode=True, need_text=False)
     for rejection in report.rejected:
         _complain(rejection.error(dialogues))
     make_folder(output)

@@ -19,21 +19,29 @@ class Turn:
     role : str
         ``speaker`` (who seeks empathy) or ``listener`` (who gives it).
     text : str
-        The transcript.
+        The transcript; empty where nobody wrote it down yet.
     audio : Path or None
         The recording.
     emotion : str or None
         A label, where the corpus has one; only the optional emotion head learns from it.
+    recognizer : str or None
+        Which recognizer wrote the text; None where it came with the recording.
     """
 
     role: str
     text: str
     audio: Path | None = None
     emotion: str | None = None
+    recognizer: str | None = None
 
     @property
     def is_speaker(self) -> bool:
         return self.role == SPEAKER
+
+    @property
+    def is_written(self) -> bool:
+        """Whether its words are known; a recognizer may have found that there are none."""
+        return bool(self.text) or self.recognizer is not None
 
 
 @dataclass(frozen=True)
@@ -59,3 +67,8 @@ class Dialogue:
 
     def __len__(self) -> int:
         return len(self.history)
+
+    @property
+    def is_written(self) -> bool:
+        """Whether the words of every history turn are known."""
+        return all(turn.is_written for turn in self.history)

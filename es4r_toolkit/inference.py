@@ -39,16 +39,20 @@ class Response:
     waveform : Tensor (samples,)
     sample_rate : int
         Hz.
+    transcripts : list of dict
+        Role, text and source of each history turn: ``transcript``, or the
+        name of the recognizer that wrote it down.
     dropped_turns : int
         Oldest turns that the speech encoder's window had no room for.
     timings : dict of str to float
-        Seconds by stage: decoding, understanding, generation, synthesis.
+        Seconds by stage: decoding, recognition, understanding, generation, synthesis.
     """
 
     text: str
     plan: SpeechPlan
     waveform: Tensor
     sample_rate: int
+    transcripts: list[dict[str, str]]
     dropped_turns: int
     timings: dict[str, float]
 
@@ -64,6 +68,7 @@ class Response:
             "prosody": asdict(strategy.prosody),
             "energies": list(self.plan.energies),
             "style_weights": list(self.plan.style_weights),
+            "transcripts": self.transcripts,
             "dropped_turns": self.dropped_turns,
             "timings": self.timings,
             "notice": NOTICE,
@@ -150,9 +155,10 @@ class EmpathyResponder:
         Arguments
         ---------
         dialogue : Dialogue
-            Its history with audio and text; a response in it is not looked at.
+            Its history with audio and, where the model has no recognizer, text; a response in it is not looked at.
         options
-            ``temperature`` and ``top_p`` for sampling; greedy where left out.
+            ``temperature`` (0 is greedy), ``top_k``, ``top_p`` and ``repetition_penalty``; what is left out is as
+            the language model's own generation config says.
 
         Raises
         ------
@@ -164,6 +170,8 @@ class EmpathyResponder:
         clock = _Clock()
         batch = self.batch(dialogue)
         clock.lap("decoding")
+        batch = self.pipeline.transcribed(batch)
+        clock.lap("recognition")
         with self._autocast():
             context = self.pipeline.context(batch)
             clock.lap("understanding")
@@ -172,8 +180,13 @@ class EmpathyResponder:
         (plan,) = self.pipeline.plan(batch)
         waveform = self.pipeline.synthesis.speak(text, plan)
         clock.lap("synthesis")
+        transcripts = [
+            {"role": turn.role, "text": turn.text, "source": turn.recognizer or "transcript"}
+            for turn in batch.dialogues[0].history
+        ]
         dropped = int(context.heard.dropped[0]) if context.heard is not None else 0
-        return Response(text, plan, waveform, self.pipeline.synthesis.voice.sample_rate, dropped, clock.laps)
+        rate = self.pipeline.synthesis.voice.sample_rate
+        return Response(text, plan, waveform, rate, transcripts, dropped, clock.laps)
 
     def _autocast(self) -> AbstractContextManager:
         device = next(self.pipeline.parameters()).device.type

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from es4r_toolkit.data.batch import DialogueBatch
 from es4r_toolkit.errors import BackendError, DialogueError, require
+from es4r_toolkit.masks import frame_counts
+from es4r_toolkit.protocols import Recognizer
 from es4r_toolkit.stages.generation import Context, EmpatheticGeneration
 from es4r_toolkit.stages.synthesis import EmpatheticSynthesis, SpeechPlan
 from es4r_toolkit.stages.understanding import EmpatheticUnderstanding, SpeechStates
@@ -51,11 +53,13 @@ class EmpathyPipeline(nn.Module):
     generation : EmpatheticGeneration
     synthesis : EmpatheticSynthesis or None
         None for training text alone.
+    recognizer : Recognizer or None
+        Writes down turns that come without a transcript.
 
     Raises
     ------
     ConfigError
-        If hearing and speaking do not work at the same sample rate.
+        If hearing, writing down and speaking do not work at the same sample rate.
     """
 
     def __init__(
@@ -63,12 +67,19 @@ class EmpathyPipeline(nn.Module):
         understanding: EmpatheticUnderstanding,
         generation: EmpatheticGeneration,
         synthesis: EmpatheticSynthesis | None = None,
+        recognizer: Recognizer | None = None,
     ):
         super().__init__()
         self.understanding, self.generation, self.synthesis = understanding, generation, synthesis
         if synthesis is not None:
             heard, rule = self.sample_rate, "must be the strategy selector's sample_rate"
             require(heard == synthesis.sample_rate, "encoder.sample_rate", heard, f"{rule}, {synthesis.sample_rate}")
+        self.recognizer = recognizer
+        if recognizer is not None:
+            rate = recognizer.sample_rate
+            require(rate == self.sample_rate, "recognizer.sample_rate", rate, f"must be {self.sample_rate} too")
+            if hasattr(recognizer, "share_encoder"):
+                recognizer.share_encoder(understanding.encoder)
         if not generation.hears:
             # What no path runs through has no gradient, and would hang training in several processes.
             understanding.requires_grad_(False)
@@ -79,10 +90,44 @@ class EmpathyPipeline(nn.Module):
         """Of the waveforms it takes (Hz)."""
         return self.understanding.encoder.sample_rate
 
+    @torch.no_grad()
+    def transcribed(self, batch: DialogueBatch) -> DialogueBatch:
+        """The batch with the words of turns that came without them.
+
+        Raises
+        ------
+        DialogueError
+            If there are such turns, and no recognizer.
+        """
+        if all(dialogue.is_written for dialogue in batch.dialogues):
+            return batch
+        if self.recognizer is None:
+            name = next(dialogue.id for dialogue in batch.dialogues if not dialogue.is_written)
+            raise DialogueError(name, "has a turn without a transcript", "write it, or give the model a recognizer")
+        if getattr(self.recognizer, "shares_features", False):
+            mels, counts = self.understanding.features(batch.waveforms, batch.wav_lens)
+            batch = replace(batch, features=(mels, counts))
+            recordings, write = [row[:count] for row, count in zip(mels, counts.tolist())], "transcribe_features"
+        else:
+            samples = frame_counts(batch.wav_lens, batch.waveforms.shape[1]).tolist()
+            recordings, write = [wave[:count] for wave, count in zip(batch.waveforms, samples)], "transcribe"
+        heard, dialogues = iter(recordings), []
+        for dialogue in batch.dialogues:
+            turns = [
+                turn
+                if turn.is_written
+                else replace(turn, text=getattr(self.recognizer, write)(recording), recognizer=self.recognizer.name)
+                for turn, recording in zip(dialogue.history, heard)
+            ]
+            dialogues.append(replace(dialogue, history=tuple(turns)))
+        return replace(batch, dialogues=dialogues)
+
     def context(self, batch: DialogueBatch, return_attention: bool = False) -> Context:
         """What the language model sees before the reply, in training, validation and generation."""
-        speech = None
-        if self.generation.hears:
+        batch, speech = self.transcribed(batch), None
+        if self.generation.hears and batch.features is not None:
+            speech = self.understanding.listen(*batch.features, batch.turns_per_dialogue)
+        elif self.generation.hears:
             speech = self.understanding(batch.waveforms, batch.wav_lens, batch.turns_per_dialogue)
         return self.generation.context(self._prompts(batch), speech, return_attention)
 
@@ -101,6 +146,7 @@ class EmpathyPipeline(nn.Module):
         DialogueError
             If a dialogue has no response to learn from.
         """
+        batch = self.transcribed(batch)
         targets, valid = self._targets(batch)
         text = None
         if text_path:

@@ -150,20 +150,23 @@ def render(plan: Plan) -> str:
 
 
 def _parts(pipeline: EmpathyPipeline) -> Iterator[tuple[str, nn.Module]]:
+    seen: set[int] = set()
     for stage, module in pipeline.named_children():
-        for name, part in module.named_children():
-            if any(True for _ in part.parameters()):
-                yield f"{stage}.{name}", part
-        if module._parameters:
-            yield stage, nn.ParameterList(weight for weight in module._parameters.values() if weight is not None)
+        children = [(f"{stage}.{name}", part.parameters()) for name, part in module.named_children()]
+        for name, weights in [*children, (stage, module.parameters(recurse=False))]:
+            # A recognizer may share the speech encoder.
+            fresh = [weight for weight in weights if id(weight) not in seen]
+            seen.update(map(id, fresh))
+            if fresh:
+                yield name, nn.ParameterList(fresh)
 
 
 def _part(pipeline: EmpathyPipeline, name: str, module: nn.Module) -> Part:
     weights = list(module.parameters())
     trained = sum(weight.numel() for weight in weights if weight.requires_grad)
     size = sum(weight.nbytes for weight in weights)
-    if module is pipeline.generation.llm and module.quantization == "4bit":
-        size -= sum(weight.numel() * (weight.itemsize - NF4) for weight in _quantized(module))
+    if name == "generation.llm" and pipeline.generation.llm.quantization == "4bit":
+        size -= sum(weight.numel() * (weight.itemsize - NF4) for weight in _quantized(pipeline.generation.llm))
     return Part(name, trained, sum(weight.numel() for weight in weights) - trained, int(size))
 
 

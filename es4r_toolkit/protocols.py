@@ -112,8 +112,21 @@ class SpeechSynthesizer(Protocol):
 
 @runtime_checkable
 class Recognizer(Protocol):
-    """Writes down what was said, for dialogues without transcripts."""
+    """Writes down what was said, for dialogues without transcripts.
 
+    One that can take the speech encoder's weights has ``share_encoder(encoder)``
+    and then ``shares_features``; where that is True, ``transcribe_features``
+    takes the encoder's log-mels (T, n_mels) in place of a recording.
+
+    Attributes
+    ----------
+    name : str
+        What the output calls it.
+    sample_rate : int
+        Of the waveforms it takes (Hz).
+    """
+
+    name: str
     sample_rate: int
 
     def transcribe(self, waveform: Tensor) -> str:

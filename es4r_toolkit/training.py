@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,14 @@ import torch
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from speechbrain.utils.distributed import run_on_main
+from tqdm import tqdm
 
 from es4r_toolkit.brain import ES4RBrain
 from es4r_toolkit.data.dataset import collate, dialogue_dataset
 from es4r_toolkit.data.manifest import read_manifest
 from es4r_toolkit.data.representations import write_representations
 from es4r_toolkit.data.responses import write_json, write_predictions
+from es4r_toolkit.data.transcripts import TRANSCRIPTS, with_transcripts, write_down
 from es4r_toolkit.dialogue import Dialogue
 from es4r_toolkit.errors import ConfigError, DialogueError, ES4RError
 from es4r_toolkit.hparams import MODEL_FOLDER, build, compose, model_file, plain
@@ -29,6 +32,7 @@ from es4r_toolkit.lobes import EmotionHead
 from es4r_toolkit.metrics.slots import SlotTable
 from es4r_toolkit.pipeline import EmpathyPipeline
 from es4r_toolkit.planning import dry_run, render
+from es4r_toolkit.protocols import Recognizer
 
 logger = logging.getLogger(__name__)
 Step = Callable[..., Any]
@@ -89,7 +93,12 @@ def _run(argv: Sequence[str], steps: Sequence[Step]) -> dict[str, float]:
     pipeline: EmpathyPipeline = hparams["model"]["pipeline"]
     if hparams.get("start_from"):
         pipeline.start_from(hparams["start_from"])
-    sets = {name: _read(hparams[f"{name}_manifest"]) for name in ("train", "valid", "test")}
+    sets = {
+        name: _read(hparams[f"{name}_manifest"], need_text=pipeline.recognizer is None)
+        for name in ("train", "valid", "test")
+    }
+    if pipeline.recognizer is not None:
+        sets = _with_transcripts(sets, pipeline.to(run_options.get("device", "cpu")).recognizer, output / TRANSCRIPTS)
     hparams["losses"] = _whole_losses(hparams["losses"])
     modules: dict[str, torch.nn.Module] = {"pipeline": pipeline}
     if hparams["losses"].get("emotion", 0) > 0:
@@ -257,8 +266,16 @@ def _values(changes: str) -> dict[str, Any]:
     return values
 
 
-def _read(manifest: str) -> list[Dialogue]:
-    report = read_manifest(manifest, need_response=True)
+def _with_transcripts(sets: dict[str, list[Dialogue]], recognizer: Recognizer, path: Path) -> dict[str, list[Dialogue]]:
+    """The sets, with the words of turns that came without; heard once, by the first process."""
+    every = [one for dialogues in sets.values() for one in dialogues]
+    bar = partial(tqdm, desc=f"{recognizer.name} writes down", unit="recording")
+    run_on_main(write_down, args=[every, recognizer, path, bar])
+    return {name: with_transcripts(dialogues, recognizer, path) for name, dialogues in sets.items()}
+
+
+def _read(manifest: str, need_text: bool) -> list[Dialogue]:
+    report = read_manifest(manifest, need_response=True, need_text=need_text)
     for rejection in report.rejected:
         logger.warning("left out: %s", rejection)
     if report.rejected:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from published import save_whisper
 from speechbrain.utils.importutils import LazyModule
 from transformers import AutoModelForCausalLM
 
@@ -51,11 +52,28 @@ PLUS = {
 
 
 @pytest.fixture(scope="session")
+def demo_folder() -> Path:
+    """Three real dialogues with speech."""
+    folder = Path(__file__).parents[2] / "shared" / "data" / "avamerg_demo"
+    if not folder.is_dir():
+        pytest.skip(f"the demo dialogues are not in {folder}")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def whisper_folder(tmp_path_factory) -> Path:
     """A Whisper checkpoint of one layer and a window of one second."""
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("backbones") / "encoder"
     build_whisper(folder, d_model=WIDTH, layers=1, heads=HEADS, n_mels=N_MELS, positions=POSITIONS)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def whole_whisper_folder(tmp_path_factory) -> Path:
+    """A Whisper checkpoint with its decoder and a window of two seconds."""
+    folder = tmp_path_factory.mktemp("whisper")
+    save_whisper(folder, N_MELS)
     return folder
 
 

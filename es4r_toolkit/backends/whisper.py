@@ -87,7 +87,7 @@ class WhisperSpeechEncoder(nn.Module):
                 layer.to(self.dtype)
         self.encoder.config._attn_implementation = PACKED
         self.encoder.embed_positions.requires_grad_(False)
-        self.freeze, self.full_window = freeze, full_window
+        self.freeze, self.full_window, self.source = freeze, full_window, (str(source), revision)
         if extractor.feature_size != config.num_mel_bins:
             raise BackendError(
                 source,
@@ -102,6 +102,10 @@ class WhisperSpeechEncoder(nn.Module):
         filters = torch.from_numpy(extractor.mel_filters).float()
         self.register_buffer("mel_filters", filters, persistent=False)
         self.register_buffer("window", torch.hann_window(self.n_fft), persistent=False)
+
+    def is_of(self, source: str | Path, revision: str | None) -> bool:
+        """Whether its weights are as that checkpoint has them."""
+        return self.freeze and self.source == (str(source), revision)
 
     def save(self, folder: str | Path) -> None:
         """Write the encoder as a Whisper checkpoint without decoder layers (safetensors)."""
@@ -184,6 +188,17 @@ class WhisperSpeechEncoder(nn.Module):
             mels = nn.functional.pad(mels, (0, 0, 0, self.max_frames - frames))
         with nullcontext() if self.dtype == torch.float32 else torch.autocast(mels.device.type, self.dtype):
             return self._encode(mels, counts)
+
+    def encode_window(self, mels: Tensor, padding: Tensor) -> Tensor:
+        """Mels (T, n_mels) of one recording -> states (max_frames / 2, out_dim) of the whole window.
+
+        As Hugging Face's, whatever ``full_window`` says: what follows the
+        recording is filled with ``padding``, a number, and is not masked.
+        """
+        whole = mels.new_zeros(self.max_frames, mels.shape[1]) + padding
+        whole[: len(mels)] = mels
+        with nullcontext() if self.dtype == torch.float32 else torch.autocast(mels.device.type, self.dtype):
+            return self._encode(whole[None], torch.tensor([self.max_frames], device=mels.device))[0][0]
 
     def _encode(self, mels: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
         valid = valid_mask(counts, mels.shape[1]) | self.full_window

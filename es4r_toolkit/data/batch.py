@@ -28,6 +28,8 @@ class DialogueBatch:
         Relative lengths.
     turns_per_dialogue : Tensor (B,) of int
     is_speaker : Tensor (N,) of bool
+    features : tuple of Tensor (N, T, F), Tensor (N,) of int, or None
+        Log-mels of the waveforms and their frames, where they were computed already.
     """
 
     dialogues: list[Dialogue]
@@ -35,6 +37,7 @@ class DialogueBatch:
     wav_lens: Tensor
     turns_per_dialogue: Tensor
     is_speaker: Tensor
+    features: tuple[Tensor, Tensor] | None = None
 
     @classmethod
     def of(cls, dialogues: Sequence[Dialogue], waveforms: Sequence[Sequence[Tensor]]) -> DialogueBatch:

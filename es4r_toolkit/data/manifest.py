@@ -22,7 +22,7 @@ from es4r_toolkit.data.records import (
 from es4r_toolkit.dialogue import LISTENER, ROLES, SPEAKER, Dialogue, Turn
 from es4r_toolkit.errors import AudioError
 
-NEED_TEXT = "write what was said; the language model reads the text of every turn (an ASR transcript will do)"
+NEED_TEXT = "write what was said; the language model reads the text of every turn (a recognizer's will do)"
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class ManifestReport:
 def read_manifest(
     path: str | Path,
     need_response: bool = False,
+    need_text: bool = True,
     check_audio: bool = True,
     decode: bool = False,
     limits: audio.AudioLimits = audio.DEFAULT_LIMITS,
@@ -61,6 +62,9 @@ def read_manifest(
         Audio paths are relative to its folder.
     need_response : bool
         Whether a dialogue without ``response`` is rejected, as training wants.
+    need_text : bool
+        Whether a turn of the history without ``utterance`` is rejected. Where a recognizer will write it down it may
+        be left out; a text that is there and empty is rejected all the same.
     check_audio : bool
         Whether recordings must exist and have a header within the limits.
     decode : bool
@@ -101,7 +105,7 @@ def read_manifest(
                 raise FieldError("conversation_id", problem, "give each dialogue its own conversation_id or turn_id")
             first_seen[name] = record.line
             refuse_broken_values(record.value)
-            dialogues.append(_read_dialogue(record.value, name, need_response, check))
+            dialogues.append(_read_dialogue(record.value, name, need_response, need_text, check))
         except FieldError as fault:
             rejected.append(Rejection(name, record.line, fault.field, fault.problem, fault.mend))
     return ManifestReport(dialogues, rejected)
@@ -141,7 +145,7 @@ def _read_id(record: Record) -> str:
     return text_field(conversation, "conversation_id", "name the dialogue; the name must be its own")
 
 
-def _read_dialogue(value: dict, name: str, need_response: bool, check: _AudioCheck) -> Dialogue:
+def _read_dialogue(value: dict, name: str, need_response: bool, need_text: bool, check: _AudioCheck) -> Dialogue:
     history = value.get("dialogue_history")
     if not isinstance(history, list):
         problem = "is missing" if history is None else f"is {type_name(history)}, not a list"
@@ -149,7 +153,9 @@ def _read_dialogue(value: dict, name: str, need_response: bool, check: _AudioChe
     if not history:
         raise FieldError("dialogue_history", "is empty", "give at least one speaker turn")
     _check_order(value, history)
-    turns = tuple(_read_turn(turn, f"dialogue_history[{index}]", check) for index, turn in enumerate(history))
+    turns = tuple(
+        _read_turn(turn, f"dialogue_history[{index}]", check, need_text=need_text) for index, turn in enumerate(history)
+    )
     if not any(turn.is_speaker for turn in turns):
         raise FieldError(
             "dialogue_history", "has no speaker turn", "give at least one; a reply needs someone to answer"
@@ -191,13 +197,14 @@ def _check_order(value: dict, history: list) -> None:
         before = index
 
 
-def _read_turn(turn: object, field: str, check: _AudioCheck, spoken: bool = True) -> Turn:
+def _read_turn(turn: object, field: str, check: _AudioCheck, spoken: bool = True, need_text: bool = True) -> Turn:
     if not isinstance(turn, dict):
         raise FieldError(field, f"is {type_name(turn)}, not an object", "write role, utterance and audio_path")
     role = text_field(turn.get("role"), f"{field}.role", f"write {SPEAKER} or {LISTENER}")
     if role not in ROLES:
         raise FieldError(f"{field}.role", f"is {role!r}", f"write {SPEAKER} or {LISTENER}")
-    text = text_field(turn.get("utterance"), f"{field}.utterance", NEED_TEXT)
+    text = turn.get("utterance")
+    text = "" if text is None and not need_text else text_field(text, f"{field}.utterance", NEED_TEXT)
     emotion = turn.get("emotion")
     if emotion is not None:
         emotion = text_field(emotion, f"{field}.emotion", "write a label, or leave the key out")

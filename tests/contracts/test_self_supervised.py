@@ -4,15 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import (
-    HubertConfig,
-    HubertModel,
-    Wav2Vec2Config,
-    Wav2Vec2FeatureExtractor,
-    Wav2Vec2Model,
-    WavLMConfig,
-    WavLMModel,
-)
+from published import SELF_SUPERVISED, save_self_supervised
+from transformers import Wav2Vec2FeatureExtractor
 
 from es4r_toolkit.backends.hf_encoder import HFSpeechEncoder
 from es4r_toolkit.backends.whisper import WhisperSpeechEncoder
@@ -21,36 +14,14 @@ from es4r_toolkit.masks import frame_counts
 from es4r_toolkit.protocols import SpeechEncoder
 
 WIDTH, BINS = 32, 16
-SIZES = {
-    "hidden_size": WIDTH,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 48,
-    "conv_dim": (BINS,) * 7,
-    "num_conv_pos_embeddings": 16,
-    "num_conv_pos_embedding_groups": 4,
-}
-LARGE = {"feat_extract_norm": "layer", "do_stable_layer_norm": True}
-# The base models run a group norm over the whole clip, the large ones a layer norm over each frame.
-MODELS = {
-    "wavlm base": (WavLMModel, WavLMConfig, {}),
-    "wavlm large": (WavLMModel, WavLMConfig, LARGE),
-    "hubert base": (HubertModel, HubertConfig, {}),
-    "hubert large": (HubertModel, HubertConfig, {**LARGE, "conv_bias": True}),
-    "wav2vec2 base": (Wav2Vec2Model, Wav2Vec2Config, {}),
-    "wav2vec2 large": (Wav2Vec2Model, Wav2Vec2Config, LARGE),
-}
 
 
-@pytest.fixture(scope="module", params=MODELS)
+@pytest.fixture(scope="module", params=SELF_SUPERVISED)
 def folder(request, tmp_path_factory):
-    """A checkpoint of two layers in the published format."""
-    torch.manual_seed(0)
-    model, config, options = MODELS[request.param]
+    """A checkpoint of two layers in the published format, and Hugging Face's class for it."""
     folder = tmp_path_factory.mktemp("ssl")
-    model(config(**SIZES, **options)).save_pretrained(folder)
-    Wav2Vec2FeatureExtractor(do_normalize=True).save_pretrained(folder)
-    return folder, model
+    save_self_supervised(folder, request.param, WIDTH, BINS)
+    return folder, SELF_SUPERVISED[request.param][0]
 
 
 @pytest.fixture
