@@ -87,8 +87,10 @@ def plain(text: str) -> dict[str, Any]:
     return _plain(YAML().load(text))
 
 
-def model_file(path: str | Path, choice: str | None = None) -> Path:
+def model_file(path: str | Path, choice: str | None = None) -> tuple[Path, dict[str, Any]]:
     """The file that a train YAML includes as ``model``, or the one that an override chooses in its stead.
+
+    What the train YAML says beside it, as on a command line, comes with it.
 
     Raises
     ------
@@ -99,7 +101,7 @@ def model_file(path: str | Path, choice: str | None = None) -> Path:
     found = _included(Path(path), node if choice is None else _swap(Path(path), "model", node, choice))
     if found is None:
         raise ConfigError(path, "includes no model", "write model: !include:model.yaml")
-    return found
+    return found, _plain(node) if isinstance(node, dict) else {}
 
 
 def refuse_foreign_tags(text: str, source: str | Path) -> None:
@@ -138,6 +140,12 @@ def _override(path: Path, left: dict[str, Any]) -> CommentedMap:
         if key in left:
             tree[key] = _swap(path, key, node, left.pop(key))
     for key, inner in _includes(path, tree):
+        if _includes(inner, _load(inner)) and isinstance(tree[key], dict):
+            # What is said beside the include of a whole model is said as on the command line.
+            given = {**_plain(tree[key]), **{name: left.pop(name) for name in list(left) if name in keys(inner)}}
+            tree[key] = YAML().load(resolve_references(_stream(_override(inner, given), inner)).getvalue())
+            left.update(given)
+            continue
         for name in _own_keys(inner):
             if f"{key}_{name}" in left:
                 tree[key] = _argue(tree[key], name, left.pop(f"{key}_{name}"))

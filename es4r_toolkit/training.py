@@ -142,8 +142,8 @@ def export_model(pipeline: EmpathyPipeline, path: str | Path, overrides: dict[st
         name = key.removesuffix("_source")
         shutil.copytree(source, folder / name, dirs_exist_ok=True)
         sources[key] = f"{MODEL_FOLDER}{name}"
-    system = model_file(path, overrides.get("model"))
-    asked = {key: value for key, value in overrides.items() if key != "model"}
+    system, asked = model_file(path, overrides.get("model"))
+    asked |= {key: value for key, value in overrides.items() if key != "model"}
     # What the train YAML alone knows is passed over.
     (folder / "model.yaml").write_text(compose(system, {**asked, **sources}, strict=False), encoding="utf-8")
     pipeline.save_trained(folder / "trained.safetensors")

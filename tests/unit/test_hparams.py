@@ -103,13 +103,26 @@ def test_a_swapped_back_end_takes_an_argument_of_its_own(recipe):
     assert compose(recipe, {"voice_warmth": 5}, strict=False) == compose(recipe)
 
 
+def test_what_stands_beside_a_whole_model_is_said_as_on_the_command_line(recipe):
+    recipe.write_text(
+        TRAIN.replace("model.yaml\n", "model.yaml\n    encoder: large\n    mode: hard\n    voice_name: me\n")
+    )
+    built = build(compose(recipe, {"gain": 5, "mode": "soft"}))
+    assert built["model"]["encoder"] == {"width": 64}
+    assert built["model"]["voice"] == {"gain": 5, "name": "me"}
+    assert built["model"]["mode"] == "soft", "the command line goes first"
+    assert model_file(recipe)[1] == {"encoder": "large", "mode": "hard", "voice_name": "me"}
+    with pytest.raises(ConfigError, match="has no key gian"):
+        compose(recipe, {"gian": 5})
+
+
 def test_every_key_that_can_be_overridden_is_known(recipe):
     expected = {"epochs", "model", "width", "encoder", "voice", "gain", "mode", "depth", "name"}
     assert keys(recipe) == expected | {"encoder_width", "encoder_depth", "voice_gain", "voice_name"}
 
 
 def test_the_model_file_of_a_train_file_is_found(recipe):
-    assert model_file(recipe) == recipe.parent / "model.yaml"
+    assert model_file(recipe) == (recipe.parent / "model.yaml", {})
     with pytest.raises(ConfigError, match="includes no model"):
         model_file(recipe.parent / "model.yaml")
 

@@ -1,0 +1,236 @@
+"""AvaMERG as its owners publish it, to manifests: python recipes/AvaMERG/prepare.py DATA --output MANIFESTS
+
+The corpus is a JSON file of conversations for each split and a folder of recordings. Each listener reply of a
+conversation becomes a sample with the turns before it. The folder of samples of the paper's project page, which has
+a manifest already, is taken too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import random
+import re
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from es4r_toolkit.data.records import FieldError, Record, place_of, read_records
+from es4r_toolkit.errors import ConfigError, ES4RError
+
+logger = logging.getLogger(__name__)
+
+# dia{conversation, five digits}utt{index from 0}_{profile}.wav, or without the profile.
+RECORDING = re.compile(r"dia(?P<conversation>\d+)utt(?P<index>\d+)(?:_(?P<profile>\w+))?\.wav")
+PROFILES = {"speaker": "speaker_profile", "listener": "listener_profile"}
+SPLITS = ("train", "valid", "test")
+SAMPLES = "dialogues.jsonl"
+Recordings = Mapping[tuple[int, int], Mapping[str, Path]]
+
+
+def prepare(
+    data_folder: str,
+    manifests: str,
+    files: Mapping[str, str],
+    valid_share: float,
+    seed: int,
+) -> None:
+    """Write ``train.jsonl``, ``valid.jsonl`` and ``test.jsonl``, and ``rejects.jsonl`` where something is left out.
+
+    Returns at once where they are there, made with the same settings.
+
+    Arguments
+    ---------
+    data_folder : str
+        What was downloaded, unpacked; files are looked for in all of it.
+    manifests : str
+        Where the manifests go.
+    files : mapping
+        ``train`` and ``test``: the names of the JSON files.
+    valid_share : float
+        Of the training conversations, drawn by the seed: the corpus has no validation split (ours).
+    seed : int
+
+    Raises
+    ------
+    ConfigError
+        If the folder holds neither those files nor a manifest of samples.
+    """
+    root, target = Path(data_folder), Path(manifests)
+    settings = {"data_folder": str(root.resolve()), "files": dict(files), "valid_share": valid_share, "seed": seed}
+    mark = target / "prepared.json"
+    if mark.is_file() and json.loads(mark.read_text(encoding="utf-8"))["settings"] == settings:
+        return
+    if not root.is_dir():
+        raise ConfigError("data_folder", f"{root} is no folder", "name the folder of the corpus: --data_folder=DATA")
+    rejects: list[dict[str, str]] = []
+    found = {split: _find(root, name) for split, name in files.items()}
+    if all(found.values()):
+        splits = _published(root, found, valid_share, seed, rejects)
+    elif (root / SAMPLES).is_file():
+        splits = _samples(root, seed)
+    else:
+        missing = " and ".join(name for split, name in files.items() if not found[split])
+        raise ConfigError("data_folder", f"{root} holds no {missing}", "see recipes/AvaMERG/README.md, Get the corpus")
+    target.mkdir(parents=True, exist_ok=True)
+    for split in SPLITS:
+        _write(target / f"{split}.jsonl", splits[split])
+    (target / "rejects.jsonl").unlink(missing_ok=True)
+    if rejects:
+        _write(target / "rejects.jsonl", rejects)
+        logger.warning("%d entries left out, the first: %s", len(rejects), rejects[0])
+    counts = {split: len(splits[split]) for split in SPLITS}
+    mark.write_text(json.dumps({"settings": settings, "samples": counts, "rejected": len(rejects)}, indent=2) + "\n")
+    print(f"AvaMERG: {counts} samples, {len(rejects)} entries left out; manifests are in {target}", flush=True)
+
+
+def _published(
+    root: Path, found: Mapping[str, Path], valid_share: float, seed: int, rejects: list[dict[str, str]]
+) -> dict[str, list[dict]]:
+    recordings = {split: _index(path.parent if _has_wav(path.parent) else root) for split, path in found.items()}
+    samples: dict[str, list[dict]] = {split: [] for split in SPLITS}
+    conversations: dict[str, list[list[dict]]] = {}
+    for split, path in found.items():
+        conversations[split] = []
+        for record in read_records(path):
+            try:
+                conversations[split].append(list(_samples_of(record, recordings[split], path.parent)))
+            except FieldError as fault:
+                place = f"{path.name}, {place_of(path, record.line)}"
+                rejects.append({"place": place, "field": fault.field, "problem": fault.problem, "mend": fault.mend})
+    drawn = set(_draw(len(conversations["train"]), valid_share, seed))
+    for place, turns in enumerate(conversations["train"]):
+        samples["valid" if place in drawn else "train"] += turns
+    samples["test"] = [turn for turns in conversations["test"] for turn in turns]
+    return samples
+
+
+def _samples_of(record: Record, recordings: Recordings, folder: Path) -> Iterator[dict]:
+    """The samples of one conversation, one for each reply."""
+    value = record.value
+    if isinstance(value, FieldError):
+        raise value
+    if not isinstance(value, dict):
+        raise FieldError("conversation", "is no object", "take the JSON as it was published")
+    conversation = str(value.get("conversation_id", ""))
+    if not conversation.isdigit():
+        raise FieldError("conversation_id", f"is {conversation!r}", "take the JSON as it was published")
+    turns = value.get("turns")
+    if not isinstance(turns, list) or not turns:
+        raise FieldError("turns", "are missing", "take the JSON as it was published")
+    profiles = {role: str((value.get(key) or {}).get("ID", "")) for role, key in PROFILES.items()}
+
+    def recording(index: int, role: str) -> str:
+        takes = recordings.get((int(conversation), index), {})
+        profile = profiles.get(role, "")
+        # Without the profile in its name, or with another where there is no doubt.
+        path = takes.get(profile) or takes.get("") or (next(iter(takes.values())) if len(takes) == 1 else None)
+        return str((path or folder / f"dia{int(conversation):05d}utt{index}_{profile}.wav").resolve())
+
+    for place, turn in enumerate(turns):
+        field = f"turns[{place}]"
+        if not isinstance(turn, dict) or not isinstance(turn.get("dialogue_history"), list):
+            raise FieldError(f"{field}.dialogue_history", "is missing", "take the JSON as it was published")
+        history = []
+        for index, one in enumerate(turn["dialogue_history"]):
+            if not isinstance(one, dict):
+                raise FieldError(f"{field}.dialogue_history[{index}]", "is no object", "take it as it was published")
+            number, role = one.get("index", index), str(one.get("role", "")).lower()
+            if type(number) is not int:
+                raise FieldError(f"{field}.dialogue_history[{index}].index", f"is {number!r}", "write a whole number")
+            history.append(
+                {
+                    "index": number,
+                    "role": role,
+                    "utterance": one.get("utterance"),
+                    "audio_path": recording(number, role),
+                }
+            )
+        sample = {"conversation_id": conversation, "turn_id": str(turn.get("turn_id", place))}
+        sample["dialogue_history"] = history
+        reply = turn.get("response")
+        if reply is not None:
+            text = reply.get("utterance") if isinstance(reply, dict) else reply
+            number = max((one["index"] for one in history), default=-1) + 1
+            sample["response"] = {"index": number, "role": "listener", "utterance": text}
+            spoken = Path(recording(number, "listener"))
+            if spoken.is_file():
+                sample["response"]["audio_path"] = str(spoken)
+        emotion = (turn.get("chain_of_empathy") or {}).get("speaker_emotion")
+        if emotion:
+            sample["speaker_emotion"] = emotion
+        yield sample
+
+
+def _samples(root: Path, seed: int) -> dict[str, list[dict]]:
+    """A folder of samples: one conversation to validate on, one to test on, the others to train on."""
+    records = [record.value for record in read_records(root / SAMPLES)]
+    names = sorted({str(value["conversation_id"]) for value in records if isinstance(value, dict)})
+    if len(names) < 3:
+        raise ConfigError(root / SAMPLES, f"holds {len(names)} conversations", "three at least, one for each split")
+    random.Random(seed).shuffle(names)
+    split_of = dict.fromkeys(names, "train") | {names[0]: "valid", names[1]: "test"}
+    samples: dict[str, list[dict]] = {split: [] for split in SPLITS}
+    for value in records:
+        for turn in (*value["dialogue_history"], value.get("response") or {}):
+            if "audio_path" in turn:
+                turn["audio_path"] = str((root / turn["audio_path"]).resolve())
+        samples[split_of[str(value["conversation_id"])]].append(value)
+    logger.warning("%s: %d conversations to try the recipe on, split by themselves", root, len(names))
+    return samples
+
+
+def _index(folder: Path) -> Recordings:
+    """Recordings by conversation and utterance, then by profile."""
+    index: dict[tuple[int, int], dict[str, Path]] = defaultdict(dict)
+    for path in sorted(folder.rglob("*.wav")):
+        named = RECORDING.fullmatch(path.name)
+        if named is not None:
+            index[int(named["conversation"]), int(named["index"])][named["profile"] or ""] = path
+    return index
+
+
+def _has_wav(folder: Path) -> bool:
+    return next(folder.rglob("*.wav"), None) is not None
+
+
+def _find(root: Path, name: str) -> Path | None:
+    if (root / name).is_file():
+        return root / name
+    found = sorted(path for path in root.rglob(name) if path.is_file())
+    if len(found) > 1:
+        raise ConfigError("data_folder", f"holds {len(found)} files {name}", f"name one, such as {found[0]}")
+    return found[0] if found else None
+
+
+def _draw(count: int, share: float, seed: int) -> Sequence[int]:
+    if not 0 < share < 1:
+        raise ConfigError("valid_share", f"is {share}", "must be between 0 and 1")
+    return random.Random(seed).sample(range(count), max(1, round(share * count)))
+
+
+def _write(path: Path, lines: Iterable[dict]) -> None:
+    path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="AvaMERG, as its owners publish it, to manifests.")
+    parser.add_argument("data", help="folder of the unpacked corpus")
+    parser.add_argument("--output", default="results/AvaMERG/manifests", help="where manifests go [%(default)s]")
+    parser.add_argument("--train", default="train.json", help="name of the training JSON [%(default)s]")
+    parser.add_argument("--test", default="test.json", help="name of the test JSON [%(default)s]")
+    parser.add_argument("--valid-share", type=float, default=0.05, help="of training conversations [%(default)s]")
+    parser.add_argument("--seed", type=int, default=42, help="of the validation split [%(default)s]")
+    options = parser.parse_args()
+    try:
+        files = {"train": options.train, "test": options.test}
+        prepare(options.data, options.output, files, options.valid_share, options.seed)
+    except ES4RError as fault:
+        sys.exit(f"error: {fault}")
+
+
+if __name__ == "__main__":
+    main()
