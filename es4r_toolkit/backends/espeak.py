@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
-import os
 import re
-import struct
-import subprocess
-import sys
-import threading
-import weakref
 from collections.abc import Iterator
-from dataclasses import fields
-from pathlib import Path
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
 from torch import Tensor
 from torchaudio.functional import resample
 
+from es4r_toolkit.backends.espeak_process import EspeakProcess
 from es4r_toolkit.errors import BackendError, require
 from es4r_toolkit.lobes.energy_strategy import Prosody
 
 logger = logging.getLogger(__name__)
 
-WORKER = Path(__file__).with_name("espeak_worker.py")
 RATES = (80, 450)  # words a minute; espeak-ng's own bounds
 PITCHES = (0, 99)
 PITCH_RANGES = (0, 99)
@@ -45,10 +37,21 @@ PITCH_SEMITONES = (-7.15, -5.84, -4.66, -3.18, -1.66, 0.0, 1.69, 3.44, 5.23, 7.1
 # to .0034).
 LIFT_PER_RANGE_POINT = 0.003
 
-_BASE_VOICE = re.compile(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*")
 _SENTENCE_END = re.compile(r"(?<=[.!?…])\s+|(?<=[。！？])")
 # espeak-ng takes control characters as commands: \x01 starts a change of rate or voice.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+@dataclass(frozen=True)
+class SpokenWord:
+    """A word of a text with its punctuation, and when it is said (seconds from the start).
+
+    Two words where espeak-ng says them as one.
+    """
+
+    text: str
+    start: float
+    end: float
 
 
 class EspeakSynthesizer:
@@ -111,8 +114,7 @@ class EspeakSynthesizer:
         _check_parameters(rate, pitch, pitch_range, volume, word_gap)
         self.voice, self.rate, self.pitch, self.pitch_range = voice, rate, pitch, pitch_range
         self.volume, self.word_gap, self.sample_rate, self.time_limit = volume, word_gap, sample_rate, time_limit
-        self._lock = threading.RLock()
-        self._worker: _Worker | None = None
+        self._espeak = EspeakProcess()
 
     def style(self, waveform: Tensor, sample_rate: int) -> Tensor:
         """espeak-ng has no style encoder: always a BackendError."""
@@ -141,13 +143,25 @@ class EspeakSynthesizer:
         BackendError
             If the text has nothing to say, the voice is unknown or espeak-ng fails.
         """
+        return self.timed(text, style, prosody)[0]
+
+    def timed(
+        self, text: str, style: Tensor | None = None, prosody: Prosody = PLAIN
+    ) -> tuple[Tensor, list[SpokenWord]]:
+        """The same, and when each word is said."""
         if style is not None:
             raise BackendError("espeak", "was given a style vector, which it cannot follow", "pass style=None")
-        samples, rate = self.speak(text, self.voice, **self._parameters(prosody))
+        samples, rate, places = self._speak(text, self.voice, **self._parameters(prosody))
+        # espeak-ng says some pairs of words, such as "I am", as one.
+        places = [*((place, sample) for place, _, sample in places), (len(text), len(samples))]
+        words = [
+            SpokenWord(text[place:following].strip(), start / rate, end / rate)
+            for (place, start), (following, end) in zip(places, places[1:])
+        ]
         waveform = torch.from_numpy(samples.astype(np.float32) / 32768)
         waveform = resample(waveform, rate, self.sample_rate) * 10 ** (prosody.energy / 20)
         peak = float(waveform.abs().max())
-        return waveform * (PEAK / peak) if peak > 1 else waveform
+        return waveform * (PEAK / peak) if peak > 1 else waveform, words
 
     def stream(self, text: str, style: Tensor | None = None, prosody: Prosody = PLAIN) -> Iterator[Tensor]:
         """The same, a sentence at a time; each waveform is ready before the next is begun."""
@@ -166,6 +180,11 @@ class EspeakSynthesizer:
         word_gap: int = 0,
     ) -> tuple[np.ndarray, int]:
         """espeak-ng's own samples, for those who build a corpus: (int16 array (samples,), sample rate in Hz)."""
+        return self._speak(text, voice, rate, pitch, pitch_range, volume, word_gap)[:2]
+
+    def _speak(
+        self, text: str, voice: str, rate: int, pitch: int, pitch_range: int, volume: int, word_gap: int
+    ) -> tuple[np.ndarray, int, list[tuple[int, int, int]]]:
         _check_parameters(rate, pitch, pitch_range, volume, word_gap)
         shown = repr(text if len(text) <= 40 else text[:40] + "...")
         if not text.strip():
@@ -184,24 +203,20 @@ class EspeakSynthesizer:
             "word_gap": word_gap,
             "seconds": self.time_limit,
         }
-        with self._lock:
-            samples, sample_rate = self._ask(request)
+        sample_rate, told, body = self._espeak.ask(request)
+        samples = np.frombuffer(body, np.int16)
         if len(samples) < SHORTEST * sample_rate:
             raise BackendError(f"text {shown}", f"holds nothing that voice {voice!r} can say", "give at least one word")
-        return samples, sample_rate
+        return samples, sample_rate, told["words"]
 
     @property
     def version(self) -> str:
         """Version of espeak-ng, such as 1.52.0; starts the worker."""
-        with self._lock:
-            return self._running_worker().version
+        return self._espeak.version
 
     def close(self) -> None:
         """End the worker process; the next synthesis starts another."""
-        with self._lock:
-            if self._worker is not None:
-                self._worker.stop()
-                self._worker = None
+        self._espeak.close()
 
     def __enter__(self) -> EspeakSynthesizer:
         return self
@@ -227,34 +242,6 @@ class EspeakSynthesizer:
             "volume": self.volume,
             "word_gap": self.word_gap,
         }
-
-    def _running_worker(self) -> _Worker:
-        if self._worker is not None and not self._worker.usable():
-            self._worker.stop()
-            self._worker = None
-        if self._worker is None:
-            self._worker = _Worker()
-            weakref.finalize(self, self._worker.stop)
-        return self._worker
-
-    def _ask(self, request: dict[str, object]) -> tuple[np.ndarray, int]:
-        for attempt in (1, 2):
-            worker = self._running_worker()
-            worker.check_voice(str(request["voice"]))
-            try:
-                sample_rate, body = worker.ask(request)
-                break
-            except (OSError, EOFError) as error:
-                self.close()
-                if attempt == 2:
-                    raise BackendError(
-                        "espeak", f"its worker process died twice ({error})", "see its stderr"
-                    ) from error
-                logger.warning("espeak's worker process died; it is started again")
-        if sample_rate == 0:
-            problem = body.decode(errors="replace")
-            raise BackendError(f"espeak voice {request['voice']!r}", problem, "try another text or voice")
-        return np.frombuffer(body, np.int16), sample_rate
 
 
 def pitch_semitones(pitch: float) -> float:
@@ -294,77 +281,6 @@ def pitch_parameter(semitones: float, extra_range: float = 0.0) -> float:
         edge, slope = (0, PITCH_SEMITONES[1] - first) if exact < first else (100, last - PITCH_SEMITONES[-2])
         return edge + 10 * (exact - (first if exact < first else last)) / slope
     return float(np.interp(exact, PITCH_SEMITONES, np.arange(0, 101, 10)))
-
-
-class _Worker:
-    """The process of espeak_worker.py and the pipes to it."""
-
-    def __init__(self):
-        try:
-            import espeakng_loader
-        except ImportError as error:
-            raise BackendError(
-                "espeak", "the wheel espeakng_loader is not installed", "pip install 'es4r-toolkit[espeak]'"
-            ) from error
-        if not hasattr(os, "fork"):
-            raise BackendError("espeak", "needs a system with fork", "use Linux or macOS, or another voice")
-        library, data = espeakng_loader.get_library_path(), espeakng_loader.get_data_path()
-        self.variants = {path.name for path in (Path(data) / "voices" / "!v").iterdir()}
-        self.owner = os.getpid()
-        command = [sys.executable, "-I", "-S", str(WORKER), library, data]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        try:
-            sample_rate, greeting = self._read_reply()
-        except EOFError as error:
-            self.stop()
-            raise BackendError("espeak", "its worker process ended at once", "see its stderr") from error
-        self.version = greeting.decode(errors="replace")
-        if sample_rate == 0:
-            self.stop()
-            raise BackendError("espeak", self.version, "reinstall: pip install --force-reinstall espeakng-loader")
-
-    def usable(self) -> bool:
-        # A process forked from the owner shares the pipes: two askers would read one another's speech.
-        return self.owner == os.getpid() and self.process.poll() is None
-
-    def check_voice(self, voice: str) -> None:
-        """espeak-ng ignores an unknown variant in silence, so this looks it up."""
-        base, plus, variant = voice.partition("+")
-        if not _BASE_VOICE.fullmatch(base):
-            raise BackendError(f"espeak voice {voice!r}", "is no voice name", "use one such as en-us or en-us+f3")
-        if plus and variant not in self.variants:
-            known = ", ".join(sorted(self.variants))
-            raise BackendError(f"espeak voice {voice!r}", f"has no variant {variant!r}", f"use one of {known}")
-
-    def ask(self, request: dict[str, object]) -> tuple[int, bytes]:
-        body = json.dumps(request).encode()
-        self.process.stdin.write(struct.pack("<I", len(body)) + body)
-        self.process.stdin.flush()
-        return self._read_reply()
-
-    def _read_reply(self) -> tuple[int, bytes]:
-        sample_rate, count = struct.unpack("<II", self._read(8))
-        return sample_rate, self._read(count)
-
-    def _read(self, count: int) -> bytes:
-        data = self.process.stdout.read(count)
-        if len(data) < count:
-            raise EOFError(f"{len(data)} of {count} bytes")
-        return data
-
-    def stop(self) -> None:
-        if self.owner != os.getpid():
-            return
-        for pipe in (self.process.stdin, self.process.stdout):
-            try:
-                pipe.close()
-            except OSError:
-                logger.debug("espeak's worker process was gone before its pipe was closed")
-        try:
-            self.process.wait(timeout=1)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
 
 
 def _bounded(name: str, value: float, bounds: tuple[int, int]) -> int:

@@ -7,10 +7,12 @@ thus the first call of a process, bit-identical whenever it is made, and a crash
 It is run by path (``python -I espeak_worker.py LIBRARY DATA``) and imports the standard library only, so that it
 starts in a few hundredths of a second and forks in a millisecond.
 
-A request is a length (uint32, little-endian) and that many bytes of JSON: ``text, voice, rate, pitch,
-pitch_range, volume, word_gap, seconds``. A reply is a sample rate and a length (uint32 each) and that many bytes
-of int16 samples; sample rate 0 says that the bytes are an error message in UTF-8. One reply comes before any
-request: the sample rate and the version of espeak-ng as text.
+A request is a length (uint32, little-endian) and that many bytes of JSON: ``text, voice, seconds`` and either
+``rate, pitch, pitch_range, volume, word_gap``, to speak, or ``phonemes``, to spell. A reply is a sample rate and a
+length (uint32 each) and that many bytes: the length of a JSON object (uint32), the object, and int16 samples. The
+object holds ``words``, for each its first character (from 0), its length and its first sample, or ``phonemes``, the
+clauses of the text in IPA. Sample rate 0 says that the bytes are an error message in UTF-8. One reply comes before
+any request: the sample rate and the version of espeak-ng as text.
 """
 
 import ctypes
@@ -25,8 +27,27 @@ import time
 SYNCHRONOUS_RETRIEVAL = 2
 DO_NOT_EXIT = 0x8000
 UTF8_NO_MARKUP = 1
+IPA = 2
+WORD = 1
 PARAMETERS = {"rate": 1, "volume": 2, "pitch": 3, "pitch_range": 4, "word_gap": 7}
-CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
+
+
+class Event(ctypes.Structure):
+    """espeak_EVENT of speak_lib.h."""
+
+    _fields_ = [
+        ("type", ctypes.c_int),
+        ("unique_identifier", ctypes.c_uint),
+        ("text_position", ctypes.c_int),
+        ("length", ctypes.c_int),
+        ("audio_position", ctypes.c_int),
+        ("sample", ctypes.c_int),
+        ("user_data", ctypes.c_void_p),
+        ("id", ctypes.c_char * 8),
+    ]
+
+
+CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(Event))
 
 
 def load(library_path, data_path):
@@ -43,6 +64,8 @@ def load(library_path, data_path):
         ctypes.c_void_p,
         ctypes.c_void_p,
     ]
+    library.espeak_TextToPhonemes.argtypes = [ctypes.POINTER(ctypes.c_char_p), ctypes.c_int, ctypes.c_int]
+    library.espeak_TextToPhonemes.restype = ctypes.c_char_p
     sample_rate = library.espeak_Initialize(SYNCHRONOUS_RETRIEVAL, 0, data_path.encode(), DO_NOT_EXIT)
     if sample_rate <= 0:
         raise OSError(f"espeak_Initialize gave {sample_rate} with the data in {data_path}")
@@ -55,17 +78,21 @@ def load(library_path, data_path):
 
 
 def speak(library, request):
-    """Speak one request and give its samples as bytes; raise ValueError where espeak-ng refuses it."""
-    chunks = []
+    """Speak one request and give its words and its samples; raise ValueError where espeak-ng refuses it."""
+    chunks, words = [], []
 
     @CALLBACK
     def collect(samples, count, events):
         if samples and count > 0:
             chunks.append(ctypes.string_at(samples, 2 * count))
+        place = 0
+        while events and events[place].type:
+            event, place = events[place], place + 1
+            if event.type == WORD:
+                words.append([event.text_position - 1, event.length, event.sample])
         return 0
 
-    if library.espeak_SetVoiceByName(request["voice"].encode()) != 0:
-        raise ValueError(f"espeak-ng has no voice {request['voice']!r}")
+    choose_voice(library, request["voice"])
     for name, number in PARAMETERS.items():
         if library.espeak_SetParameter(number, request[name], 0) != 0:
             raise ValueError(f"espeak-ng refuses {name} {request[name]!r}")
@@ -73,11 +100,27 @@ def speak(library, request):
     text = request["text"].encode() + b"\0"
     if library.espeak_Synth(text, len(text), 0, 1, 0, UTF8_NO_MARKUP, None, None) != 0:
         raise ValueError("espeak-ng refuses the text")
-    return b"".join(chunks)
+    return {"words": words}, b"".join(chunks)
+
+
+def spell(library, request):
+    """The clauses of a request's text in IPA."""
+    choose_voice(library, request["voice"])
+    rest, clauses = ctypes.c_char_p(request["text"].encode()), []
+    while rest.value:
+        clause = library.espeak_TextToPhonemes(ctypes.byref(rest), UTF8_NO_MARKUP, IPA)
+        clauses.append((clause or b"").decode(errors="replace"))
+    return {"phonemes": clauses}, b""
+
+
+def choose_voice(library, name):
+    """Speak as this voice from now on; raise ValueError where there is none."""
+    if library.espeak_SetVoiceByName(name.encode()) != 0:
+        raise ValueError(f"espeak-ng has no voice {name!r}")
 
 
 def speak_in_child(library, sample_rate, request):
-    """Fork a child that speaks the request; give (sample rate, samples) or (0, message)."""
+    """Fork a child that answers the request; give (sample rate, answer) or (0, message)."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -100,7 +143,9 @@ def _answer_and_exit(library, sample_rate, request, writer):
     status = 1
     try:
         try:
-            rate, body = sample_rate, speak(library, request)
+            told, samples = spell(library, request) if request.get("phonemes") else speak(library, request)
+            told = json.dumps(told).encode()
+            rate, body = sample_rate, struct.pack("<I", len(told)) + told + samples
         except (ValueError, KeyError, TypeError, ctypes.ArgumentError) as error:
             rate, body = 0, str(error).encode()
         with os.fdopen(writer, "wb") as stream:

@@ -243,22 +243,22 @@ def test_speech_that_takes_too_long_is_given_up_and_the_next_is_spoken():
 
 def test_a_dead_worker_is_replaced(voice):
     before = voice.synthesize(SHORT)
-    dead = voice._worker.process
+    dead = voice._espeak.worker.process
     dead.kill()
     dead.wait()
     assert torch.equal(voice.synthesize(SHORT), before)
-    assert voice._worker.process.pid != dead.pid
+    assert voice._espeak.worker.process.pid != dead.pid
 
 
 def test_nothing_runs_before_the_first_speech_or_after_the_last():
     voice = EspeakSynthesizer()
-    assert voice._worker is None
+    assert voice._espeak.worker is None
     voice.synthesize(SHORT)
-    closed = voice._worker.process
+    closed = voice._espeak.worker.process
     voice.close()
     assert closed.returncode is not None
     voice.synthesize(SHORT)
-    forgotten = voice._worker.process
+    forgotten = voice._espeak.worker.process
     del voice
     gc.collect()
     assert forgotten.returncode is not None
@@ -266,10 +266,10 @@ def test_nothing_runs_before_the_first_speech_or_after_the_last():
 
 def test_a_forked_process_gets_a_worker_of_its_own(voice, monkeypatch):
     voice.synthesize(SHORT)
-    shared = voice._worker
+    shared = voice._espeak.worker
     monkeypatch.setattr(shared, "owner", os.getpid() + 1)
     voice.synthesize(SHORT)
-    own = voice._worker
+    own = voice._espeak.worker
     assert own is not shared
     assert shared.process.poll() is None, "the parent's worker was stopped by its child"
     monkeypatch.undo()
@@ -285,3 +285,26 @@ def test_the_pitch_table_and_its_inverse_agree():
 
 def test_the_examples_in_the_docstrings_hold():
     assert doctest.testmod(espeak).failed == 0
+
+
+# -- words and phonemes -----------------------------------------------------------------------------------------------
+
+
+def test_every_word_says_when_it_is_said(voice):
+    text = "I am here, for you."
+    waveform, words = voice.timed(text)
+    assert torch.equal(waveform, voice.synthesize(text))
+    assert [word.text for word in words] == ["I am", "here,", "for", "you."]
+    assert all(word.start < word.end for word in words)
+    assert all(before.end == after.start for before, after in zip(words, words[1:]))
+    assert words[-1].end == pytest.approx(len(waveform) / voice.sample_rate, abs=0.001)
+    slow = voice.timed(text, prosody=Prosody(rate=0.7))[1]
+    assert slow[-1].start > words[-1].start
+
+
+def test_what_is_said_after_a_word_begins_is_the_word(voice):
+    """The time stamps cut the recording where the sound changes: silence before the comma's next word."""
+    waveform, words = voice.timed("Yes, no.")
+    before_no = waveform[int((words[1].start - 0.08) * voice.sample_rate) : int(words[1].start * voice.sample_rate)]
+    during_no = waveform[int(words[1].start * voice.sample_rate) : int(words[1].end * voice.sample_rate)]
+    assert before_no.abs().max() < 0.1 * during_no.abs().max()
