@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo test lint bench bench-scaling clean
+.PHONY: help install demo test lint bench bench-scaling styletts2 clean
 help:  ## What can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
@@ -30,6 +30,10 @@ bench: $(STAMP)  ## Time the pipeline on es4r-base with one thread, and print JS
 
 bench-scaling: $(STAMP)  ## Plot time and memory against turns and seconds: results/scaling/
 	@OMP_NUM_THREADS=1 $(RUN)/python benchmarks/scaling.py $(BENCH)
+
+styletts2: $(STAMP)  ## Add the voice StyleTTS 2, whose package cannot be resolved beside the others
+	$(RUN)/pip install --quiet --disable-pip-version-check -e '.[styletts2]'
+	$(RUN)/pip install --quiet --disable-pip-version-check --no-deps styletts2==0.1.6
 
 clean:  ## Remove results and the environment
 	rm -rf $(VENV) results build dist *.egg-info

@@ -33,6 +33,7 @@ CORE = [
 ESPEAK = ["espeakng-loader>=0.2.4,<0.3"]
 # English, with its model in the wheel.
 ASR = ["pocketsphinx>=5,<6"]
+STYLETTS2 = [*ESPEAK, "munch", "einops", "einops-exts", "pyyaml"]
 QUANTIZED = ["bitsandbytes>=0.48", "accelerate>=1.1"]
 
 setup(
@@ -54,9 +55,9 @@ setup(
         "demo": [*ESPEAK, *ASR, "gradio>=6.16,<7"],
         "quantized": QUANTIZED,
         "kokoro": ["kokoro>=0.9.4,<0.10"],
-        # styletts2 0.1.6 pins transformers < 5 and never resolves beside the core: install it with --no-deps
-        # beside these (see the README, What is not here yet).
-        "styletts2": ["munch", "einops", "einops-exts", "librosa"],
+        # styletts2 0.1.6 pins transformers < 5 and never resolves beside the core: it is installed with --no-deps
+        # beside these (make styletts2).
+        "styletts2": STYLETTS2,
         "dev": [*ESPEAK, *ASR, *QUANTIZED, "pytest>=8", "pytest-timeout", "hypothesis", "ruff", "build"],
     },
     entry_points={"console_scripts": ["es4r=es4r_toolkit.cli:main"]},

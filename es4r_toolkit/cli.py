@@ -226,6 +226,25 @@ def respond(
     raise typer.Exit(1 if rejected else 0)
 
 
+@app.command()
+def convert_styletts2(
+    checkpoint: Annotated[Path, typer.Argument(help="What its authors publish, such as epochs_2nd_00020.pth.")],
+    config: Annotated[Path, typer.Option(help="The config.yml beside it.")],
+    plbert: Annotated[Path, typer.Option(help="The config.yml of its PL-BERT.")],
+    output: Annotated[Path, typer.Option(help="Folder to make.")],
+) -> None:
+    """Turn a published StyleTTS 2 checkpoint, a pickle, into safetensors, once.
+
+    \b
+    Example:
+      es4r convert-styletts2 epochs_2nd_00020.pth --config config.yml --plbert Utils/PLBERT/config.yml --output voice
+    """
+    from es4r_toolkit.backends.styletts2_convert import convert
+
+    folder = convert(checkpoint, config, plbert, output)
+    typer.echo(f"written to {folder}; speak with it by --voice=styletts2 --voice_source={folder}")
+
+
 def _answer(responder: object, dialogue: object, folder: Path, seed: int) -> dict[str, object]:
     import torch
 

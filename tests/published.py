@@ -83,3 +83,82 @@ def save_whisper(folder: Path, n_mels: int = 16, seconds: int = 2) -> None:
         "return_timestamps": False,
     }
     (folder / "generation_config.json").write_text(json.dumps(generation))
+
+
+STYLETTS2_WIDTH, STYLE_HALF = 32, 16
+
+
+class ToyDecoder(torch.nn.Module):
+    """In place of StyleTTS 2's decoder, whose widths are fixed: 600 samples a frame, a tone of the pitch given."""
+
+    def __init__(self, dim_in: int, style_dim: int, **_: object):
+        super().__init__()
+        self.mix = torch.nn.Linear(dim_in + style_dim, 1)
+
+    def forward(self, acoustic: torch.Tensor, pitch: torch.Tensor, energy: torch.Tensor, style: torch.Tensor):
+        states = torch.cat([acoustic, style[..., None].expand(-1, -1, acoustic.shape[2])], dim=1)
+        loudness = self.mix(states.transpose(1, 2)).sigmoid().repeat_interleave(600, dim=1)[..., 0]
+        hertz = (200 + pitch).repeat_interleave(300, dim=1)
+        return loudness * torch.sin(2 * torch.pi * (hertz / 24000).cumsum(1))
+
+
+def styletts2_settings(width: int = STYLETTS2_WIDTH, style: int = STYLE_HALF) -> tuple[dict, dict]:
+    """``config.yml`` of a checkpoint and of its PL-BERT."""
+    transformer = {"num_layers": 1, "num_heads": 2, "head_features": 8, "multiplier": 1}
+    distribution = {"sigma_data": 0.2, "estimate_sigma_data": True, "mean": -3.0, "std": 1.0}
+    decoder = {
+        "type": "hifigan",
+        "resblock_kernel_sizes": [3],
+        "upsample_rates": [10, 5, 3, 2],
+        "upsample_initial_channel": 32,
+        "resblock_dilation_sizes": [[1, 3, 5]],
+        "upsample_kernel_sizes": [20, 10, 6, 4],
+    }
+    config = {
+        "multispeaker": True,
+        "dim_in": 8,
+        "hidden_dim": width,
+        "max_conv_dim": width,
+        "n_layer": 1,
+        "n_mels": 80,
+        "n_token": 178,
+        "max_dur": 10,
+        "style_dim": style,
+        "dropout": 0.2,
+        "decoder": decoder,
+        "slm": {"hidden": 16, "nlayers": 2, "initial_channel": 4},
+        "diffusion": {"embedding_mask_proba": 0.1, "transformer": transformer, "dist": distribution},
+    }
+    bert = {
+        "vocab_size": 178,
+        "hidden_size": 32,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "max_position_embeddings": 512,
+        "num_hidden_layers": 1,
+        "dropout": 0.1,
+    }
+    return {"model_params": config}, {"model_params": bert}
+
+
+def save_styletts2_pickle(folder: Path, width: int = STYLETTS2_WIDTH, style: int = STYLE_HALF) -> None:
+    """``epochs_2nd.pth``, ``config.yml`` and ``plbert.yml`` as StyleTTS 2's authors publish theirs."""
+    from es4r_toolkit.backends.styletts2 import MODULES, build_parts
+
+    torch.manual_seed(0)
+    config, plbert = styletts2_settings(width, style)
+    parts, _ = build_parts(config, plbert, folder)
+    with torch.no_grad():
+        for encoder in (parts["style_encoder"], parts["predictor_encoder"]):
+            for _ in range(5):
+                encoder.train()(torch.randn(1, 1, 80, 100))  # so that spectral norms have settled
+        # Random weights say next to nothing about durations: these differ from phoneme to phoneme.
+        parts["predictor"].duration_proj.linear_layer.weight.mul_(8.0)
+    net = {
+        name: {f"module.{key}": value.clone() for key, value in parts[name].state_dict().items()} for name in MODULES
+    }
+    net["bert"]["module.embeddings.position_ids"] = torch.arange(512)[None]
+    net["mpd"] = {"module.weight": torch.zeros(3)}  # a discriminator, for training
+    torch.save({"net": net, "epoch": 20, "optimizer": {}}, folder / "epochs_2nd.pth")
+    (folder / "config.yml").write_text(json.dumps(config))
+    (folder / "plbert.yml").write_text(json.dumps(plbert))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 import re
@@ -14,6 +15,7 @@ from torch import Tensor
 from torchaudio.functional import resample
 
 from es4r_toolkit.backends.espeak_process import EspeakProcess
+from es4r_toolkit.backends.phonemes import sentences
 from es4r_toolkit.errors import BackendError, require
 from es4r_toolkit.lobes.energy_strategy import Prosody
 
@@ -37,7 +39,6 @@ PITCH_SEMITONES = (-7.15, -5.84, -4.66, -3.18, -1.66, 0.0, 1.69, 3.44, 5.23, 7.1
 # to .0034).
 LIFT_PER_RANGE_POINT = 0.003
 
-_SENTENCE_END = re.compile(r"(?<=[.!?…])\s+|(?<=[。！？])")
 # espeak-ng takes control characters as commands: \x01 starts a change of rate or voice.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
@@ -156,7 +157,7 @@ class EspeakSynthesizer:
         places = [*((place, sample) for place, _, sample in places), (len(text), len(samples))]
         words = [
             SpokenWord(text[place:following].strip(), start / rate, end / rate)
-            for (place, start), (following, end) in zip(places, places[1:])
+            for (place, start), (following, end) in itertools.pairwise(places)
         ]
         waveform = torch.from_numpy(samples.astype(np.float32) / 32768)
         waveform = resample(waveform, rate, self.sample_rate) * 10 ** (prosody.energy / 20)
@@ -165,8 +166,7 @@ class EspeakSynthesizer:
 
     def stream(self, text: str, style: Tensor | None = None, prosody: Prosody = PLAIN) -> Iterator[Tensor]:
         """The same, a sentence at a time; each waveform is ready before the next is begun."""
-        sentences = [part for part in _SENTENCE_END.split(text) if any(map(str.isalnum, part))]
-        for sentence in sentences or [text]:
+        for sentence in sentences(text):
             yield self.synthesize(sentence, style, prosody)
 
     def speak(

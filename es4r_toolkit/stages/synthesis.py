@@ -75,7 +75,12 @@ class EmpatheticSynthesis(nn.Module):
             weights = self.style.weights(energies, turns_per_dialogue)
         else:
             samples = frame_counts(wav_lens, waveforms.shape[1]).tolist()
-            turns = [self.voice.style(wave[:count], self.sample_rate) for wave, count in zip(waveforms, samples)]
+            nothing = waveforms.new_zeros(self.voice.style_dim)
+            # A silent turn weighs nothing and has no style that could be computed.
+            turns = [
+                self.voice.style(wave[:count], self.sample_rate).to(nothing) if weight > 0 else nothing
+                for wave, count, weight in zip(waveforms, samples, self.style.weights(energies, turns_per_dialogue))
+            ]
             fused, weights = self.style(torch.stack(turns), energies, turns_per_dialogue)
             styles = list(fused)
         return [

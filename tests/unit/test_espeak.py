@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import gc
+import itertools
 import os
 import sys
 import time
@@ -296,7 +297,7 @@ def test_every_word_says_when_it_is_said(voice):
     assert torch.equal(waveform, voice.synthesize(text))
     assert [word.text for word in words] == ["I am", "here,", "for", "you."]
     assert all(word.start < word.end for word in words)
-    assert all(before.end == after.start for before, after in zip(words, words[1:]))
+    assert all(before.end == after.start for before, after in itertools.pairwise(words))
     assert words[-1].end == pytest.approx(len(waveform) / voice.sample_rate, abs=0.001)
     slow = voice.timed(text, prosody=Prosody(rate=0.7))[1]
     assert slow[-1].start > words[-1].start
