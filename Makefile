@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo test lint bench bench-scaling styletts2 clean
+.PHONY: help install demo test lint bench bench-scaling styletts2 kokoro clean
 help:  ## What can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
@@ -34,6 +34,10 @@ bench-scaling: $(STAMP)  ## Plot time and memory against turns and seconds: resu
 styletts2: $(STAMP)  ## Add the voice StyleTTS 2, whose package cannot be resolved beside the others
 	$(RUN)/pip install --quiet --disable-pip-version-check -e '.[styletts2]'
 	$(RUN)/pip install --quiet --disable-pip-version-check --no-deps styletts2==0.1.6
+
+kokoro: $(STAMP)  ## Add the voice Kokoro, without the text front end that its package brings
+	$(RUN)/pip install --quiet --disable-pip-version-check -e '.[kokoro]'
+	$(RUN)/pip install --quiet --disable-pip-version-check --no-deps kokoro==0.9.4
 
 clean:  ## Remove results and the environment
 	rm -rf $(VENV) results build dist *.egg-info

@@ -54,7 +54,8 @@ setup(
         "asr": ASR,
         "demo": [*ESPEAK, *ASR, "gradio>=6.16,<7"],
         "quantized": QUANTIZED,
-        "kokoro": ["kokoro>=0.9.4,<0.10"],
+        # kokoro 0.9.4 itself is installed with --no-deps (make kokoro): of its 45 packages the model needs these.
+        "kokoro": [*ESPEAK, "loguru", "attrs"],
         # styletts2 0.1.6 pins transformers < 5 and never resolves beside the core: it is installed with --no-deps
         # beside these (make styletts2).
         "styletts2": STYLETTS2,

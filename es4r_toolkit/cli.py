@@ -245,6 +245,23 @@ def convert_styletts2(
     typer.echo(f"written to {folder}; speak with it by --voice=styletts2 --voice_source={folder}")
 
 
+@app.command()
+def convert_kokoro(
+    source: Annotated[Path, typer.Argument(help="Folder with config.json, one .pth file and voices/*.pt.")],
+    output: Annotated[Path, typer.Option(help="Folder to make.")],
+) -> None:
+    """Turn published Kokoro files, pickles, into safetensors, once.
+
+    \b
+    Example:
+      es4r convert-kokoro Kokoro-82M --output voice
+    """
+    from es4r_toolkit.backends.kokoro_convert import convert
+
+    folder = convert(source, output)
+    typer.echo(f"written to {folder}; speak with it by --voice=kokoro --voice_source={folder}")
+
+
 def _answer(responder: object, dialogue: object, folder: Path, seed: int) -> dict[str, object]:
     import torch
 

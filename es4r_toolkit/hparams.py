@@ -21,6 +21,7 @@ from ruamel.yaml.tag import Tag
 from es4r_toolkit.errors import ConfigError
 
 INCLUDE = "!include:"
+PLACEHOLDER = "!PLACEHOLDER"
 SAFE_TAGS = (
     "!new:es4r_toolkit.lobes.",
     "!new:es4r_toolkit.stages.",
@@ -40,8 +41,8 @@ def compose(path: str | Path, overrides: Mapping[str, Any] | None = None, strict
     An override goes to the key of its name in this file or, failing that, in
     a file that it includes as a mapping. Where the key's value is an
     ``!include:folder/one.yaml``, the override ``other`` includes
-    ``folder/other.yaml`` in its stead, with the same arguments; and
-    ``llm_dtype`` goes to the key ``dtype`` of what ``llm`` includes.
+    ``folder/other.yaml`` in its stead, with the same arguments but for those
+    that only the first left open; and ``llm_dtype`` goes to the key ``dtype`` of what ``llm`` includes.
 
     Arguments
     ---------
@@ -177,6 +178,12 @@ def _swap(path: Path, key: str, node: Any, value: Any) -> Any:
     chosen = named if named.suffix == ".yaml" and named.is_file() else choices.get(value)
     if chosen is None:
         raise ConfigError(f"--{key}={value}", f"is no file and none of {', '.join(choices)}", f"see {included.parent}")
+    if isinstance(node, CommentedMap):
+        # What was given because the one before asked for it; another may bring its own.
+        before, after = _load(included), _load(chosen)
+        for name in [name for name in node if _tag(before.get(name)) == PLACEHOLDER and name in after]:
+            if _tag(after[name]) != PLACEHOLDER:
+                del node[name]
     node.yaml_set_ctag(Tag(suffix=f"{INCLUDE}{chosen.resolve()}"))
     return node
 

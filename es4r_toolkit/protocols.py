@@ -88,7 +88,9 @@ class SpeechSynthesizer(Protocol):
     sample_rate : int
         Of the waveforms it gives (Hz).
     style_dim : int or None
-        Width of its style vectors; None where it has none.
+        Width of its style vectors; None where it has none. Such a voice may
+        have ``strategy_style(weights)``, which makes a style of the weights
+        over strategies.
     honours : frozenset of str
         The fields of Prosody that change its speech.
     """

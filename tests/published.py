@@ -162,3 +162,52 @@ def save_styletts2_pickle(folder: Path, width: int = STYLETTS2_WIDTH, style: int
     torch.save({"net": net, "epoch": 20, "optimizer": {}}, folder / "epochs_2nd.pth")
     (folder / "config.yml").write_text(json.dumps(config))
     (folder / "plbert.yml").write_text(json.dumps(plbert))
+
+
+# Kokoro's decoder fixes the widths 512 and 128.
+KOKORO_SYMBOLS = (
+    ';:,.!?—…"()“” abcdefhijklmnopqstuvwxyzAIOQSTWYᵊɑɐɒæβɔɕçɖðʤəɚɛɜɟɡɥɨɪʝɯɰŋɳɲɴøɸθœɹɾɻʁɽʂʃʈʧʊʋʌɣɤχʎʒʔˈˌːʰʲ↓→↗↘ᵻ'
+)
+KOKORO = {
+    "vocab": {symbol: place for place, symbol in enumerate(dict.fromkeys(KOKORO_SYMBOLS), start=1)},
+    "n_token": 178,
+    "plbert": {
+        "hidden_size": 32,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "max_position_embeddings": 512,
+        "num_hidden_layers": 1,
+        "dropout": 0.1,
+    },
+    "hidden_dim": 512,
+    "style_dim": 128,
+    "n_layer": 1,
+    "max_dur": 8,
+    "dropout": 0.2,
+    "text_encoder_kernel_size": 5,
+    "n_mels": 80,
+    "istftnet": {
+        "upsample_kernel_sizes": [20, 12],
+        "upsample_rates": [10, 6],
+        "gen_istft_hop_size": 5,
+        "gen_istft_n_fft": 20,
+        "resblock_dilation_sizes": [[1, 3, 5]],
+        "resblock_kernel_sizes": [3],
+        "upsample_initial_channel": 512,
+    },
+}
+
+
+def save_kokoro_pickles(folder: Path) -> None:
+    """config.json, a pickle of five state dicts and three voice packs, as Kokoro's authors publish theirs."""
+    from es4r_toolkit.backends.kokoro import MODULES, build_model
+
+    torch.manual_seed(0)
+    model = build_model(KOKORO, folder)
+    states = {name: getattr(model, name).state_dict() for name in MODULES}
+    nets = {name: {f"module.{key}": value for key, value in state.items()} for name, state in states.items()}
+    torch.save(nets, folder / "kokoro-v1_0.pth")
+    (folder / "config.json").write_text(json.dumps(KOKORO))
+    (folder / "voices").mkdir()
+    for name in ("af_heart", "af_bella", "af_nicole"):
+        torch.save(torch.randn(510, 1, 256), folder / "voices" / f"{name}.pt")

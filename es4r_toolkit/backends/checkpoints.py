@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import pickle
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -191,6 +192,24 @@ def _without_weights(
     published = whole.dtype if isinstance(whole.dtype, torch.dtype) else torch.float32
     plan(source, sum(weight.numel() for weight in build(whole).parameters()), published)
     return build(config, dtype=options.get("dtype", torch.float32))
+
+
+def read_pickle(path: Path, allowed: Sequence[Callable[..., Any]] = ()) -> Any:
+    """What a pickle of tensors holds; nothing in it is executed but what is allowed.
+
+    Raises
+    ------
+    BackendError
+        If it is missing, broken or asks for anything else.
+    """
+    if not path.is_file():
+        raise BackendError(path, "no such file", "name a file that the model's authors publish")
+    try:
+        with torch.serialization.safe_globals(list(allowed)):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as fault:
+        reason = str(fault).strip().split("\n")[0][:200]
+        raise BackendError(path, f"cannot be read as weights ({reason})", "download it again") from fault
 
 
 def check_sizes(source: str | Path, backend: object, **expected: int | None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from es4r_toolkit.backends.checkpoints import read_pickle
 from es4r_toolkit.backends.styletts2 import (
     CONFIG,
     KEPT,
@@ -66,15 +66,8 @@ def convert(checkpoint: str | Path, config: str | Path, plbert: str | Path, outp
 
 
 def _nets(path: Path) -> Mapping[str, Any]:
-    if not path.is_file():
-        raise BackendError(path, "no such file", "name the .pth file that its authors publish")
-    try:
-        # The published file looks an attribute up; nothing else that it might ask for is allowed.
-        with torch.serialization.safe_globals([getattr]):
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as fault:
-        reason = str(fault).strip().split("\n")[0][:200]
-        raise BackendError(path, f"cannot be read as weights ({reason})", "download it again") from fault
+    # The published file looks an attribute up.
+    loaded = read_pickle(path, allowed=[getattr])
     nets = loaded.get("net") if isinstance(loaded, dict) else None
     lacking = [name for name in MODULES if not isinstance(nets, dict) or name not in nets]
     if lacking:

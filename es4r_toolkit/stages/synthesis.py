@@ -26,7 +26,7 @@ class SpeechPlan:
     style_weights : tuple of float
         Share of each history turn in the reply's style.
     style : Tensor (S,) or None
-        The fused style vector; None where the voice has no styles.
+        The fused style vector, or what the voice makes of the strategy; None where it has neither.
     """
 
     strategy: StrategyChoice
@@ -73,6 +73,9 @@ class EmpatheticSynthesis(nn.Module):
         styles: list[Tensor | None] = [None] * len(sizes)
         if self.voice.style_dim is None:
             weights = self.style.weights(energies, turns_per_dialogue)
+            # A voice without styles of recordings may have some for strategies.
+            if hasattr(self.voice, "strategy_style"):
+                styles = [self.voice.strategy_style(choice.weights) for choice in choices]
         else:
             samples = frame_counts(wav_lens, waveforms.shape[1]).tolist()
             nothing = waveforms.new_zeros(self.voice.style_dim)

@@ -69,7 +69,7 @@ def test_the_exported_model_stands_alone_and_holds_what_was_trained(trained):
     text = (folder / "model.yaml").read_text()
     refuse_foreign_tags(text, folder / "model.yaml")
     settings = YAML().load(text)
-    assert (settings["encoder_source"], settings["llm_source"]) == ("@model/encoder", "@model/llm")
+    assert (settings["encoder"]["source"], settings["llm"]["source"]) == ("@model/encoder", "@model/llm")
     pipeline = build(localize(text, folder))["pipeline"]
     before = {name: weight.clone() for name, weight in pipeline.trained_state().items()}
     pipeline.load_trained(folder / "trained.safetensors")

@@ -60,6 +60,12 @@ def test_a_swapped_back_end_keeps_its_arguments(recipe):
     assert build(compose(recipe, {"voice": "calm"}))["model"]["voice"] == {"gain": 2, "name": "calm"}
 
 
+def test_what_only_the_first_back_end_left_open_is_not_given_to_another(recipe):
+    (recipe.parent / "parts" / "own.yaml").write_text("gain: 9\nname: own\n")
+    assert build(compose(recipe, {"voice": "own"}))["model"]["voice"] == {"gain": 9, "name": "own"}
+    assert build(compose(recipe, {"voice": "own", "voice_gain": 4}))["model"]["voice"]["gain"] == 4
+
+
 def test_a_back_end_is_swapped_by_a_file_anywhere(recipe, tmp_path):
     (tmp_path / "mine.yaml").write_text("width: 5\n")
     assert build(compose(recipe, {"encoder": str(tmp_path / "mine.yaml")}))["width"] == 5
