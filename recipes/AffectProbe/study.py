@@ -1,13 +1,14 @@
 """Train and score every variant of hparams/study.yaml under one budget; tables and a figure of what each is worth.
 
 Run from the project's root: python recipes/AffectProbe/study.py
-A study that was broken off goes on with the same command.
+A study that was broken off goes on with the same command, on another machine too where its tables are there.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import hashlib
 import json
 import os
 import re
@@ -15,7 +16,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -32,6 +33,9 @@ from es4r_toolkit.hparams import compose, plain
 
 RECIPE = Path(__file__).parent
 TRAIN, HPARAMS, STUDY = RECIPE / "train.py", RECIPE / "hparams" / "train.yaml", RECIPE / "hparams" / "study.yaml"
+# Where a run is, which changes nothing of it.
+PLACES = ("data_folder", "backbones", "output_folder")
+RECORDS = "runs.jsonl"
 RUN_OPTIONS = {option.name for option in fields(RunOptions)}
 
 
@@ -59,6 +63,17 @@ class Run:
     def corpus(self) -> tuple[str, str]:
         """Runs of the same corpus share its folder and backbones."""
         return self.voices, self.name
+
+    @property
+    def name_of_all(self) -> tuple[str, str, str]:
+        """What tables call it."""
+        return self.voices, self.name, self.variant
+
+    def digest(self) -> str:
+        """Of every value that it is trained with, wherever its folders are."""
+        given = {key: value for key, value in self.settings.items() if key not in PLACES}
+        values = json.dumps(plain(compose(HPARAMS, given)), sort_keys=True, default=str)
+        return hashlib.sha256(values.encode()).hexdigest()[:16]
 
     @property
     def log(self) -> Path:
@@ -100,12 +115,19 @@ def study(path: str, output: Path, workers: int, tables: Path) -> int:
     require(workers >= 1, "workers", workers, "must be at least 1")
     plan = read_plan(path)
     runs = plan_runs(plan, output)
-    waiting = [run for run in runs if not run.finished()]
-    print(f"{len(runs)} runs, {len(runs) - len(waiting)} of them finished before; logs are in {output}", flush=True)
-    failed = Training(waiting).run(workers)
-    scores = [read_score(run.voices, run.name, run.variant, run.folder) for run in runs if run not in failed]
-    if scores:
-        write_tables(scores, plan, tables)
+    records = read_records(tables / RECORDS, runs)
+    waiting = [run for run in runs if run.name_of_all not in records and not run.finished()]
+    kept = f"{len(runs) - len(waiting)} of them finished before, {len(records)} kept in {tables / RECORDS}"
+    print(f"{len(runs)} runs, {kept}; logs are in {output}", flush=True)
+    for run in runs:
+        if run.name_of_all not in records and run not in waiting:
+            records[run.name_of_all] = keep(run, tables / RECORDS)
+    training = Training(waiting, lambda run: records.update({run.name_of_all: keep(run, tables / RECORDS)}))
+    failed = training.run(workers)
+    if records:
+        ordered = [records[run.name_of_all] for run in runs if run.name_of_all in records]
+        write_lines(tables / RECORDS, ordered)
+        write_tables([Score.of(record) for record in ordered], plan, tables)
     for run in failed:
         print(f"failed: {run.variant}, {run.voices} {run.name}: see {run.log}", file=sys.stderr)
     return int(bool(failed))
@@ -139,6 +161,48 @@ def read_plan(path: str) -> dict:
     return plan
 
 
+def keep(run: Run, path: Path) -> dict:
+    """Add what a finished run has scored to the records."""
+    record = read_score(*run.name_of_all, run.folder).record() | {"digest": run.digest()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(record) + "\n")
+    return record
+
+
+def read_records(path: Path, runs: Sequence[Run]) -> dict[tuple[str, str, str], dict]:
+    """What was scored before, by the names of voices, run and variant; those that the plan has not are left out.
+
+    Raises
+    ------
+    ConfigError
+        If one was trained with other settings than the plan has now.
+    """
+    known = {tuple(line[name] for name in ("voices", "run", "variant")): line for line in whole_lines(path)}
+    found = {run.name_of_all: (known[run.name_of_all], run) for run in runs if run.name_of_all in known}
+    for names, (record, run) in found.items():
+        if record["digest"] != run.digest():
+            problem = f"{', '.join(names)} was trained with other settings than the plan has"
+            raise ConfigError(path, problem, "remove its line, or give another --tables")
+    return {names: record for names, (record, _) in found.items()}
+
+
+def whole_lines(path: Path) -> list[dict]:
+    """The lines of a file of records; one that a kill cut short is dropped."""
+    if not path.is_file():
+        return []
+    text = path.read_text(encoding="utf-8")
+    if not text.endswith("\n"):
+        text = text[: text.rfind("\n") + 1]
+        path.write_text(text, encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def write_lines(path: Path, records: Sequence[dict]) -> None:
+    """Records in the order of the plan."""
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+
+
 def plan_runs(plan: Mapping, output: Path) -> list[Run]:
     """Every run, variant by variant, so that the first ones make the corpora that the others find.
 
@@ -154,9 +218,9 @@ def plan_runs(plan: Mapping, output: Path) -> list[Run]:
         for voices, made in plan["voices"].items():
             for name, chosen in made["runs"].items():
                 shared = output / _file_name(voices) / _file_name(name)
-                places = {"data_folder": str(shared / "data"), "backbones": str(shared / "backbones")}
                 folder = shared / _file_name(variant)
-                settings = {**made["settings"], **chosen, **changes, **places, "output_folder": str(folder)}
+                places = dict(zip(PLACES, (str(shared / "data"), str(shared / "backbones"), str(folder))))
+                settings = {**made["settings"], **chosen, **changes, **places}
                 run = Run(voices, name, variant, settings, folder)
                 _check(run, shares)
                 runs.append(run)
@@ -187,10 +251,12 @@ class Training:
     Arguments
     ---------
     runs : sequence of Run
+    done : callable
+        What to do with each that has ended well; one at a time.
     """
 
-    def __init__(self, runs: Sequence[Run]):
-        self.runs, self.failed = runs, []
+    def __init__(self, runs: Sequence[Run], done: Callable[[Run], object] = lambda run: None):
+        self.runs, self.failed, self._done = runs, [], done
         self._making = {run.corpus: threading.Lock() for run in runs}
         self._made: set[tuple[str, str]] = set()
         self._starting, self._going, self._ending = threading.Lock(), set(), False
@@ -199,9 +265,12 @@ class Training:
         """Train them; returns those that failed."""
         with ThreadPoolExecutor(workers) as pool, tqdm(total=len(self.runs), desc="study", unit="run") as bar:
             try:
-                for done in as_completed([pool.submit(self._train, run) for run in self.runs]):
+                for ended in as_completed([pool.submit(self._train, run) for run in self.runs]):
                     bar.update()
-                    tqdm.write(_told(done.result(), self.failed))
+                    run = ended.result()
+                    if run not in self.failed:
+                        self._done(run)
+                    tqdm.write(_told(run, self.failed))
             except BaseException:
                 self._end()
                 pool.shutdown(wait=False, cancel_futures=True)
@@ -255,7 +324,10 @@ def _told(run: Run, failed: Sequence[Run]) -> str:
 
 
 def write_tables(scores: Sequence[Score], plan: Mapping, folder: Path) -> None:
-    """``runs.csv`` (a row a run), ``study.json`` and ``study.md`` (a row a variant), and ``study.png``."""
+    """``runs.csv`` (a row a run), ``study.json`` and ``study.md`` (a row a variant), and ``study.png``.
+
+    ``runs.jsonl`` beside them holds every answer right or wrong: of it they can be made again.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     summary = summarize(scores, plan)
     with (folder / "runs.csv").open("w", newline="", encoding="utf-8") as file:

@@ -50,6 +50,19 @@ class Score:
     extra: dict[str, float | None]
     curve: list[dict] = field(default_factory=list)
 
+    def record(self) -> dict[str, object]:
+        """A line of ``runs.jsonl``, of which ``Score.of`` makes the score again."""
+        right = {slot: "".join(str(int(hit)) for hit in self.right[slot]) for slot in SLOTS}
+        names = {"voices": self.voices, "run": self.run, "variant": self.variant}
+        return {**names, "right": right, "guess": self.guess, "extra": self.extra, "curve": self.curve}
+
+    @classmethod
+    def of(cls, record: Mapping) -> Score:
+        """The score of a line of ``runs.jsonl``."""
+        right = {slot: np.array([float(hit) for hit in record["right"][slot]]) for slot in SLOTS}
+        given = (record[name] for name in ("guess", "extra", "curve"))
+        return cls(record["voices"], record["run"], record["variant"], right, *given)
+
     def row(self) -> dict[str, object]:
         """A line of ``runs.csv``."""
         accuracies = {slot: round(float(self.right[slot].mean()), 4) for slot in SLOTS}

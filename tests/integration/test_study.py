@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -103,6 +104,24 @@ def test_every_run_is_trained_once_and_found_again(make_study, capsys):
     assert "| *trend from the last affect* |  | 0.600 |" in (runs / "study.md").read_text()
     assert "| w/o dual | 0.400 [0." in (runs / "study.md").read_text()
     assert (runs / "study.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_was_scored_elsewhere_is_not_trained_again(make_study, tmp_path):
+    """The tables hold every answer, so that a study can go on where its corpora and models are not."""
+    study, make, runs = make_study
+    tables = ["--tables", str(tmp_path / "tables")]
+    assert study.main([*make(), *tables]) == 0
+    before = {path.name: path.read_bytes() for path in (tmp_path / "tables").iterdir()}
+    shutil.rmtree(runs)
+    assert study.main([*make(), *tables]) == 0
+    assert not trained(runs)
+    assert before == {path.name: path.read_bytes() for path in (tmp_path / "tables").iterdir()}
+    # A line that a kill cut short is not a score.
+    records = tmp_path / "tables" / "runs.jsonl"
+    records.write_bytes(before["runs.jsonl"][:-20])
+    assert study.main([*make(), *tables]) == 0
+    assert trained(runs) == ["w_o_dual"]
+    assert records.read_bytes() == before["runs.jsonl"]
 
 
 def test_a_failed_run_is_named_the_others_are_scored_and_it_is_tried_again(make_study, capsys):
