@@ -110,6 +110,9 @@ def dry_run(path: str | Path, overrides: Mapping[str, Any]) -> Plan:
         raise ConfigError(path, "builds no pipeline", "include a model file as model:")
     pipeline.train()
     parts = [_part(pipeline, name, module) for name, module in _parts(pipeline)]
+    voice = getattr(pipeline.synthesis, "voice", None)
+    if getattr(voice, "planned", 0):
+        parts.append(Part("synthesis.voice", 0, voice.planned, voice.planned * torch.float32.itemsize))
     work = Workload(hparams["batch_size"])
     weights, trained = sum(part.size for part in parts), sum(part.trained for part in parts)
     # Gradients and the two moments of Adam.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -49,6 +50,17 @@ PLUS = {
     "context": ("text", "fused"),
     "full_window": False,
 }
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    """No socket can be opened."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("something went to the network")
+
+    monkeypatch.setattr(socket, "socket", refuse)
+    monkeypatch.setattr(socket, "create_connection", refuse)
 
 
 @pytest.fixture(scope="session")

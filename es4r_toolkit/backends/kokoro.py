@@ -105,7 +105,8 @@ class KokoroSynthesizer(nn.Module):
         self.voice, self.strategy_voices = voice, dict(strategy_voices or {})
         self.phonemes = EspeakPhonemizer(language)
         if is_planning() and not is_folder(source):
-            plan(source, weights or 0, torch.float32)
+            self.planned = weights or 0
+            plan(source, self.planned, torch.float32)
             return
         folder = Path(source).expanduser()
         for name in (CONFIG, WEIGHTS, VOICES):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -126,7 +127,8 @@ class StyleTTS2Synthesizer(nn.Module):
         self._ids = {symbol: place for place, symbol in enumerate(SYMBOLS)}
         self.style_dim = 256
         if is_planning() and not is_folder(source):
-            plan(source, weights or 0, torch.float32)
+            self.planned = weights or 0
+            plan(source, self.planned, torch.float32)
             return
         folder = _folder(source)
         config = read_settings(folder / CONFIG)
@@ -291,7 +293,11 @@ def build_parts(config: Mapping[str, Any], plbert: Mapping[str, Any], source: st
     try:
         bert = CustomAlbert(AlbertConfig(**plbert["model_params"]))
         # Aligner and pitch extractor are for training.
-        whole = build_model(munchify(config["model_params"]), nn.Identity(), nn.Identity(), bert)
+        with warnings.catch_warnings():
+            # It asks recurrent layers for a dropout that they have no place for.
+            warnings.filterwarnings("ignore", message="dropout option adds dropout", category=UserWarning)
+            warnings.filterwarnings("ignore", message=".*weight_norm.*", category=FutureWarning)
+            whole = build_model(munchify(config["model_params"]), nn.Identity(), nn.Identity(), bert)
     except (KeyError, TypeError, AttributeError, AssertionError) as fault:
         raise BackendError(source, f"its configuration does not fit ({fault!r})", "convert it again") from fault
     return nn.ModuleDict({name: whole[name] for name in MODULES}), int(config["model_params"]["style_dim"])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import shlex
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from published import (
     save_styletts2_pickle,
     save_whisper,
 )
-from tones import REPLIES, SAID, SIZES, lines_of
+from tones import REPLIES, SAID, SIZES, TRAIN_YAML, lines_of
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from es4r_toolkit.backends.building import build_qwen3, train_tokenizer
@@ -79,7 +81,7 @@ def test_the_page_has_a_line_for_every_kind():
 
 
 @pytest.mark.parametrize("line", COMMANDS, ids=lambda line: line.rsplit("train.yaml ", 1)[1])
-def test_another_back_end_trains_and_answers(line, checkpoints, voices, tones, tmp_path):
+def test_another_back_end_trains_and_answers(line, checkpoints, voices, tones, tmp_path, offline):
     for name in ("STYLETTS2", "KOKORO"):
         if name in line:
             voices(name)
@@ -97,10 +99,58 @@ def test_another_back_end_trains_and_answers(line, checkpoints, voices, tones, t
         "max_new_tokens": 6,
     }
     run_recipe([*arguments, *(f"--{key}={value}" for key, value in small.items()), "--device=cpu", "--noprogressbar"])
-    assert len(lines_of(output / "predictions.jsonl")) == SIZES["test"]
+    predictions = lines_of(output / "predictions.jsonl")
+    assert len(predictions) == SIZES["test"]
     responder = EmpathyResponder.from_hparams(output / "model")
     (dialogue, *_) = read_manifest(tones / "test.jsonl").dialogues
     batch = responder.batch(dialogue)
-    assert len(responder.pipeline.generate(batch)) == 1
+    replies = {line["id"]: line["response"] for line in predictions}
+    assert responder.pipeline.generate(batch, temperature=0.0) == [replies[dialogue.id]], "loaded, it answers the same"
     (plan,) = responder.pipeline.plan(batch)
     assert responder.pipeline.synthesis.speak("I am so sorry to hear that.", plan).abs().max() > 0
+
+
+def without_template(folder: Path, copy: Path) -> Path:
+    shutil.copytree(folder, copy)
+    (copy / "chat_template.jinja").unlink(missing_ok=True)
+    settings = json.loads((copy / "tokenizer_config.json").read_text())
+    settings.pop("chat_template", None)
+    (copy / "tokenizer_config.json").write_text(json.dumps(settings))
+    return copy
+
+
+def narrowed(folder: Path, copy: Path) -> Path:
+    shutil.copytree(folder, copy)
+    settings = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**settings, "intermediate_size": 40}))
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"encoder_source": "/no/such/whisper"}, r"error: /no/such/whisper: no such folder; give a hub name"),
+        ({"encoder_source": "{QWEN3}"}, r"error: \S+qwen3: is a qwen3, not a Whisper; choose the fragment"),
+        ({"llm_source": "{empty}"}, r"error: \S+empty: cannot be loaded \(.*; give a hub name or a local folder"),
+        ({"llm_source": "{narrow}"}, r"error: \S+narrow: cannot be loaded \(.*; give a hub name"),
+        ({"llm_source": "{mute}"}, r"error: \S+mute: its tokenizer has no chat template; use an instruction-tuned"),
+        ({"encoder": "wisper"}, r"error: --encoder=wisper: is no file and none of hubert_large, ssl, wav2vec2_base"),
+        ({"voice": "styletts2", "voice_source": "/no/voice"}, r"error: /no/voice: no such folder; name what es4r conv"),
+        ({"llm_source": "{QWEN3}", "llm_dtype": "int3"}, r"error: dtype: is 'int3'|dtype.*must be one of float32"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_is_one_clear_error(wrong, told, checkpoints, tones, tmp_path, offline):
+    (tmp_path / "empty").mkdir()
+    places = {
+        "empty": tmp_path / "empty",
+        "narrow": narrowed(checkpoints["QWEN3"], tmp_path / "narrow"),
+        "mute": without_template(checkpoints["QWEN3"], tmp_path / "mute"),
+        **checkpoints,
+    }
+    given = {key: value.format(**places) for key, value in wrong.items()}
+    given |= {"data_folder": tones, "backbones": tones / "backbones", "output_folder": tmp_path / "run"}
+    with pytest.raises(SystemExit) as ended:
+        run_recipe([str(TRAIN_YAML), "--device=cpu", *(f"--{key}={value}" for key, value in given.items())])
+    assert re.search(told, str(ended.value)), ended.value
+    assert "\n" not in str(ended.value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import socket
+import sys
 
 import pytest
 import torch
@@ -22,17 +22,6 @@ FULL = {
     "llm": "qwen3_8b",
     "llm_source": "Qwen/Qwen3-8B",
 }
-
-
-@pytest.fixture
-def offline(monkeypatch):
-    """No socket can be opened."""
-
-    def refuse(*_: object, **__: object) -> None:
-        raise AssertionError("a dry run went to the network")
-
-    monkeypatch.setattr(socket, "socket", refuse)
-    monkeypatch.setattr(socket, "create_connection", refuse)
 
 
 @pytest.fixture
@@ -119,6 +108,16 @@ def test_four_bits_a_weight_are_counted(tones, overrides):
 def test_a_longer_workload_takes_more():
     assert Workload(8).history == 5 * (28 + 3)
     assert Workload(8, words=40).reply > Workload(8).reply
+
+
+@pytest.mark.parametrize("voice", ["styletts2", "kokoro"])
+def test_a_voice_is_planned_without_its_package(tones, overrides, voice, monkeypatch):
+    for package in ("styletts2", "styletts2.models", "kokoro", "kokoro.model"):
+        monkeypatch.setitem(sys.modules, package, None)
+    plan = dry_run(TRAIN_YAML, {**overrides, "voice": voice, "voice_source": f"somebody/{voice}"})
+    (part,) = (part for part in plan.parts if part.name == "synthesis.voice")
+    assert 80e6 < part.frozen < 140e6
+    assert f"somebody/{voice}" in render(plan)
 
 
 def test_a_hub_name_whose_sizes_nobody_states_is_refused(overrides):
