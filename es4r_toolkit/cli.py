@@ -45,6 +45,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object in place of text.")]
+Table = Annotated[Path | None, typer.Option(help="YAML with the columns, roles and samples of a table (docs/data.md).")]
 
 
 def main() -> None:
@@ -76,13 +77,14 @@ def es4r(
 
 @app.command()
 def validate(
-    manifest: Annotated[Path, typer.Argument(help="Dialogues: a .jsonl or .json file.")],
+    manifest: Annotated[Path, typer.Argument(help="Dialogues: a .jsonl, .json, .csv or .tsv file.")],
     decode: Annotated[
         bool, typer.Option("--decode", help="Decode every recording: finds missing ends and NaN samples.")
     ] = False,
     need_text: Annotated[
         bool, typer.Option(help="Reject turns without a transcript; off where a recognizer writes them down.")
     ] = True,
+    table: Table = None,
     as_json: AsJson = False,
 ) -> None:
     """Check a manifest of dialogues and say what is wrong with which.
@@ -92,9 +94,11 @@ def validate(
       es4r validate data/dialogues.jsonl --decode
     """
     from es4r_toolkit.data.manifest import read_manifest
+    from es4r_toolkit.data.tables import table_options
 
     bar = partial(_progress, unit="dialogue")
-    report = read_manifest(manifest, need_text=need_text, decode=decode, progress=bar)
+    options = {} if table is None else {"table": table_options(table)}
+    report = read_manifest(manifest, need_text=need_text, decode=decode, progress=bar, **options)
     if as_json:
         good = [dialogue.id for dialogue in report.dialogues]
         _print_json({"good": good, "rejected": [vars(rejection) for rejection in report.rejected]})
@@ -159,7 +163,9 @@ def evaluate(
 
 @app.command()
 def respond(
-    dialogues: Annotated[Path, typer.Argument(help="Dialogues: a .json or .jsonl file; response may be absent.")],
+    dialogues: Annotated[
+        Path, typer.Argument(help="Dialogues: a .json, .jsonl, .csv or .tsv file; response may be absent.")
+    ],
     output: Annotated[Path, typer.Option(help="Folder for the answers; each dialogue gets one inside it.")],
     model: Annotated[str | None, typer.Option(help="Folder of a model.", show_default="the shipped model")] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub model.")] = None,
@@ -169,6 +175,7 @@ def respond(
         bool, typer.Option("--trust-remote-code", help="Let the model's YAML build classes from outside the package.")
     ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Set before each dialogue, so none depends on another.")] = 0,
+    table: Table = None,
     as_json: AsJson = False,
 ) -> None:
     """Answer dialogues in text and speech.
@@ -183,8 +190,10 @@ def respond(
     """
     from es4r_toolkit.data.manifest import read_manifest
     from es4r_toolkit.data.responses import folder_names, make_folder, write_predictions
+    from es4r_toolkit.data.tables import table_options
 
-    report = read_manifest(dialogues, decode=True, need_text=False)
+    options = {} if table is None else {"table": table_options(table)}
+    report = read_manifest(dialogues, decode=True, need_text=False, **options)
     for rejection in report.rejected:
         _complain(rejection.error(dialogues))
     make_folder(output)

@@ -26,6 +26,10 @@ class Turn:
         A label, where the corpus has one; only the optional emotion head learns from it.
     recognizer : str or None
         Which recognizer wrote the text; None where it came with the recording.
+    start, stop : float
+        The part of the recording that is this turn (seconds); None is to its end.
+    speaker_id : str or None
+        Who speaks, where the corpus says.
     """
 
     role: str
@@ -33,6 +37,9 @@ class Turn:
     audio: Path | None = None
     emotion: str | None = None
     recognizer: str | None = None
+    start: float = 0.0
+    stop: float | None = None
+    speaker_id: str | None = None
 
     @property
     def is_speaker(self) -> bool:

@@ -14,7 +14,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from torch import Tensor
 
-from es4r_toolkit.data.audio import load
+from es4r_toolkit.data.audio import load_turn
 from es4r_toolkit.data.batch import DialogueBatch
 from es4r_toolkit.dialogue import Dialogue
 from es4r_toolkit.errors import BackendError, ConfigError, require
@@ -194,7 +194,7 @@ class EmpathyResponder:
 
     def batch(self, dialogue: Dialogue) -> DialogueBatch:
         """One dialogue as a batch on the model's device, its recordings decoded."""
-        waveforms = [load(turn.audio, self.pipeline.sample_rate) for turn in dialogue.history]
+        waveforms = [load_turn(turn, self.pipeline.sample_rate) for turn in dialogue.history]
         return DialogueBatch.of([dialogue], [waveforms]).to(next(self.pipeline.parameters()).device)
 
 

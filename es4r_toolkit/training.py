@@ -24,6 +24,7 @@ from es4r_toolkit.data.dataset import collate, dialogue_dataset
 from es4r_toolkit.data.manifest import read_manifest
 from es4r_toolkit.data.representations import write_representations
 from es4r_toolkit.data.responses import write_json, write_predictions
+from es4r_toolkit.data.tables import TableOptions
 from es4r_toolkit.data.transcripts import TRANSCRIPTS, with_transcripts, write_down
 from es4r_toolkit.dialogue import Dialogue
 from es4r_toolkit.errors import ConfigError, DialogueError, ES4RError
@@ -93,8 +94,9 @@ def _run(argv: Sequence[str], steps: Sequence[Step]) -> dict[str, float]:
     pipeline: EmpathyPipeline = hparams["model"]["pipeline"]
     if hparams.get("start_from"):
         pipeline.start_from(hparams["start_from"])
+    table = TableOptions(**(hparams.get("table") or {}))
     sets = {
-        name: _read(hparams[f"{name}_manifest"], need_text=pipeline.recognizer is None)
+        name: _read(hparams[f"{name}_manifest"], name, pipeline.recognizer is None, table)
         for name in ("train", "valid", "test")
     }
     if pipeline.recognizer is not None:
@@ -274,14 +276,15 @@ def _with_transcripts(sets: dict[str, list[Dialogue]], recognizer: Recognizer, p
     return {name: with_transcripts(dialogues, recognizer, path) for name, dialogues in sets.items()}
 
 
-def _read(manifest: str, need_text: bool) -> list[Dialogue]:
-    report = read_manifest(manifest, need_response=True, need_text=need_text)
+def _read(manifest: str, split: str, need_text: bool, table: TableOptions) -> list[Dialogue]:
+    report = read_manifest(manifest, need_response=True, need_text=need_text, split=split, table=table)
     for rejection in report.rejected:
         logger.warning("left out: %s", rejection)
     if report.rejected:
         logger.warning("%s: %d dialogues left out, %d kept", manifest, len(report.rejected), len(report.dialogues))
     if not report.dialogues:
-        raise DialogueError(manifest, "holds no usable dialogue", "run `es4r validate` on it")
+        elsewhere = f" of the split {split}, and {report.elsewhere} of others" if report.elsewhere else ""
+        raise DialogueError(manifest, f"holds no usable dialogue{elsewhere}", "run `es4r validate` on it")
     return report.dialogues
 
 

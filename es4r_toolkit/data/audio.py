@@ -23,12 +23,15 @@ from es4r_toolkit.errors import AudioError, require
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from es4r_toolkit.dialogue import Turn
+
 logger = logging.getLogger(__name__)
 
 # Only formats in which a file that was cut short can be told from a whole one.
 FORMATS = ("WAV", "WAVEX", "AIFF", "FLAC", "OGG", "MP3")
 CUT_SHORT = "it was cut short or is broken: copy, download or record it again"
 BLOCK = 1 << 16
+ROUNDED = 0.1  # seconds by which the stop of a part may pass the end of its file: tables round
 # torchaudio holds its whole resampling kernel; past this many entries (128 MiB) the ratio is too odd for it.
 LARGEST_KERNEL = 1 << 25
 # A WAV writer that streams to a pipe declares 2 or 4 GiB, far above any limit here, because it cannot go back.
@@ -44,9 +47,9 @@ class AudioLimits:
     Attributes
     ----------
     max_seconds : float
-        Longest duration (seconds); ten minutes is far past any turn of a dialogue.
+        Longest duration (seconds) of what is decoded; ten minutes is far past any turn of a dialogue.
     max_bytes : int
-        Largest file (bytes); 256 MiB holds ten minutes of 48 kHz stereo float.
+        Largest file (bytes) that is decoded whole; 256 MiB holds ten minutes of 48 kHz stereo float.
     max_channels : int
         Most channels (count); they are averaged to one.
     min_sample_rate, max_sample_rate : int
@@ -98,22 +101,42 @@ class AudioInfo:
         Count.
     seconds : float
         Duration.
+    first : int
+        Where it begins in its file, in samples.
     """
 
     sample_rate: int
     frames: int
     channels: int
     seconds: float
+    first: int = 0
 
 
-def probe(path: str | Path, limits: AudioLimits = DEFAULT_LIMITS) -> AudioInfo:
+def probe(
+    path: str | Path, limits: AudioLimits = DEFAULT_LIMITS, start: float = 0.0, stop: float | None = None
+) -> AudioInfo:
     """Read the header of a recording, without decoding it, and hold it against the limits.
+
+    Arguments
+    ---------
+    path : str or Path
+        The recording.
+    limits : AudioLimits
+        What it may be; of a part of it, the file may be longer and larger.
+    start, stop : float
+        The part that is asked for (seconds); None is to its end.
+
+    Returns
+    -------
+    AudioInfo
+        Of that part.
 
     Raises
     ------
     AudioError
-        If the file is missing, empty, not audio, cut short, without samples or outside the limits. A cut MP3 or
-        FLAC file shows only to `decode`; a cut MP3 that declares no length (no Xing header) shows to nobody.
+        If the file is missing, empty, not audio, cut short, without samples or outside the limits, or ends before
+        the part does. A cut MP3 or FLAC file shows only to `decode`; a cut MP3 that declares no length (no Xing
+        header) shows to nobody.
     """
     path = Path(path)
     if not path.exists():
@@ -123,7 +146,7 @@ def probe(path: str | Path, limits: AudioLimits = DEFAULT_LIMITS) -> AudioInfo:
     size = path.stat().st_size
     if size == 0:
         raise AudioError(path, "is empty (0 bytes)", "copy, download or record it again")
-    if size > limits.max_bytes:
+    if size > limits.max_bytes and not (start or stop):
         raise AudioError(path, f"has {size} bytes, over the limit of {limits.max_bytes}", "split it or resample it")
     if path.suffix.lower() == ".raw":
         # soundfile would ask for a sample rate, which nothing in the file tells.
@@ -136,12 +159,14 @@ def probe(path: str | Path, limits: AudioLimits = DEFAULT_LIMITS) -> AudioInfo:
         _check_declared_size(path, size)
     elif header.format == "OGG":
         _check_last_page(path)
-    _check_header(path, header, limits)
-    return AudioInfo(header.samplerate, header.frames, header.channels, header.frames / header.samplerate)
+    first, last = _check_header(path, header, limits, start, stop)
+    return AudioInfo(header.samplerate, last - first, header.channels, (last - first) / header.samplerate, first)
 
 
-def decode(path: str | Path, limits: AudioLimits = DEFAULT_LIMITS) -> tuple[np.ndarray, int]:
-    """Decode a recording to one channel at its own sample rate.
+def decode(
+    path: str | Path, limits: AudioLimits = DEFAULT_LIMITS, start: float = 0.0, stop: float | None = None
+) -> tuple[np.ndarray, int]:
+    """Decode a recording, or the part of it from ``start`` to ``stop`` seconds, to one channel at its own sample rate.
 
     Returns
     -------
@@ -156,23 +181,30 @@ def decode(path: str | Path, limits: AudioLimits = DEFAULT_LIMITS) -> tuple[np.n
         As `probe`, and if samples are missing, NaN, infinite or beyond the largest amplitude.
     """
     path = Path(path)
-    info = probe(path, limits)
+    info = probe(path, limits, start, stop)
     samples = np.empty(info.frames, dtype=np.float32)
     done = 0
     with _libsndfile_errors(path, "cannot be decoded"), soundfile.SoundFile(str(path)) as recording:
+        recording.seek(info.first)
         while done < info.frames:
             block = recording.read(min(BLOCK, info.frames - done), dtype="float32", always_2d=True)
             if len(block) == 0:
                 problem = f"declares {info.frames} frames and holds {done}"
                 raise AudioError(path, problem, CUT_SHORT)
-            _check_block(path, block, done / info.sample_rate, limits)
+            _check_block(path, block, (info.first + done) / info.sample_rate, limits)
             samples[done : done + len(block)] = block.mean(axis=1)
             done += len(block)
     return samples, info.sample_rate
 
 
-def load(path: str | Path, sample_rate: int, limits: AudioLimits = DEFAULT_LIMITS) -> Tensor:
-    """Decode a recording to one channel at the sample rate that is wanted.
+def load(
+    path: str | Path,
+    sample_rate: int,
+    limits: AudioLimits = DEFAULT_LIMITS,
+    start: float = 0.0,
+    stop: float | None = None,
+) -> Tensor:
+    """Decode a recording, or a part of it, to one channel at the sample rate that is wanted.
 
     Arguments
     ---------
@@ -182,6 +214,8 @@ def load(path: str | Path, sample_rate: int, limits: AudioLimits = DEFAULT_LIMIT
         Hz; a recording at another rate is resampled.
     limits : AudioLimits
         What the recording may be.
+    start, stop : float
+        The part that is asked for (seconds); None is to its end.
 
     Returns
     -------
@@ -206,8 +240,13 @@ def load(path: str | Path, sample_rate: int, limits: AudioLimits = DEFAULT_LIMIT
     require(type(sample_rate) is int and sample_rate > 0, "sample_rate", sample_rate, "must be a positive whole number")
     import torch
 
-    samples, own_rate = decode(path, limits)
+    samples, own_rate = decode(path, limits, start, stop)
     return _resample(torch.from_numpy(samples), own_rate, sample_rate)
+
+
+def load_turn(turn: Turn, sample_rate: int) -> Tensor:
+    """The recording of a turn, as `load` gives it: float32 Tensor (samples,)."""
+    return load(turn.audio, sample_rate, start=turn.start, stop=turn.stop)
 
 
 def save(path: str | Path, waveform: Tensor, sample_rate: int) -> None:
@@ -264,7 +303,8 @@ def _libsndfile_errors(path: Path, problem: str) -> Iterator[None]:
         raise AudioError(path, f"{problem} ({reason})", mend) from None
 
 
-def _check_header(path: Path, header: object, limits: AudioLimits) -> None:
+def _check_header(path: Path, header: object, limits: AudioLimits, start: float, stop: float | None) -> tuple[int, int]:
+    """The first sample of the part that is asked for, and the one after its last."""
     if not limits.min_sample_rate <= header.samplerate <= limits.max_sample_rate:
         bounds = f"{limits.min_sample_rate} to {limits.max_sample_rate} Hz"
         raise AudioError(path, f"has a sample rate of {header.samplerate} Hz, outside {bounds}", "resample it")
@@ -275,10 +315,20 @@ def _check_header(path: Path, header: object, limits: AudioLimits) -> None:
         raise AudioError(path, "has no samples (0 frames)", CUT_SHORT)
     if header.frames >= UNKNOWN_LENGTH:
         raise AudioError(path, "declares no length, as a stream does", "convert it to a file of its own, such as WAV")
-    seconds = header.frames / header.samplerate
+    whole = header.frames / header.samplerate
+    end = whole if stop is None else stop
+    if not 0 <= start < end < math.inf:
+        raise AudioError(path, f"has no part from {start:g} to {end:g} s", "give a start before its stop, in seconds")
+    if end > whole + ROUNDED:
+        raise AudioError(path, f"lasts {whole:.2f} s, and is asked for up to {end:g} s", "correct the stop")
+    seconds = min(end, whole) - start
     if seconds > limits.max_seconds:
         problem = f"lasts {seconds:.1f} s, over the limit of {limits.max_seconds:g} s"
-        raise AudioError(path, problem, "cut it into turns, or raise max_seconds")
+        raise AudioError(path, problem, "cut it into turns (start, stop), or raise max_seconds")
+    first, last = round(start * header.samplerate), min(header.frames, round(end * header.samplerate))
+    if last <= first:
+        raise AudioError(path, f"has no sample from {start:g} to {end:g} s", "give a longer part")
+    return first, last
 
 
 def _check_declared_size(path: Path, size: int) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from speechbrain.dataio.dataset import DynamicItemDataset
 
-from es4r_toolkit.data.audio import load
+from es4r_toolkit.data.audio import load_turn
 from es4r_toolkit.data.batch import DialogueBatch
 from es4r_toolkit.dialogue import Dialogue
 
@@ -25,7 +25,7 @@ def dialogue_dataset(dialogues: Sequence[Dialogue], sample_rate: int) -> Dynamic
     dataset = DynamicItemDataset({dialogue.id: {"dialogue": dialogue} for dialogue in dialogues})
 
     def load_turns(dialogue: Dialogue) -> list:
-        return [load(turn.audio, sample_rate) for turn in dialogue.history]
+        return [load_turn(turn, sample_rate) for turn in dialogue.history]
 
     dataset.add_dynamic_item(load_turns, takes="dialogue", provides="waveforms")
     dataset.set_output_keys(["dialogue", "waveforms"])

@@ -15,13 +15,17 @@ from es4r_toolkit.data.records import (
     place_of,
     read_records,
     refuse_broken_values,
+    seconds_field,
     slots_field,
     text_field,
     type_name,
 )
+from es4r_toolkit.data.tables import EXTENSIONS as TABLES
+from es4r_toolkit.data.tables import TableOptions, read_table
 from es4r_toolkit.dialogue import LISTENER, ROLES, SPEAKER, Dialogue, Turn
 from es4r_toolkit.errors import AudioError
 
+AS_THEY_STAND = TableOptions()
 NEED_TEXT = "write what was said; the language model reads the text of every turn (a recognizer's will do)"
 
 
@@ -35,10 +39,13 @@ class ManifestReport:
         The good ones, in the order of the file.
     rejected : list of Rejection
         One for each dialogue left out, with its first fault.
+    elsewhere : int
+        How many are of another split than the one asked for.
     """
 
     dialogues: list[Dialogue]
     rejected: list[Rejection]
+    elsewhere: int = 0
 
 
 def read_manifest(
@@ -49,6 +56,8 @@ def read_manifest(
     decode: bool = False,
     limits: audio.AudioLimits = audio.DEFAULT_LIMITS,
     progress: Callable[[Iterable[Record]], Iterable[Record]] = iter,
+    split: str | None = None,
+    table: TableOptions = AS_THEY_STAND,
 ) -> ManifestReport:
     """Read dialogues and say of every one that is left out why.
 
@@ -58,10 +67,14 @@ def read_manifest(
     Arguments
     ---------
     path : str or Path
-        A ``.jsonl`` file, one dialogue a line, or a ``.json`` file with a list of dialogues or a single one.
-        Audio paths are relative to its folder.
+        A ``.jsonl`` file, one dialogue a line; a ``.json`` file with a list of dialogues or a single one; or a
+        ``.csv`` or ``.tsv`` table with one utterance a row. Audio paths are relative to its folder.
     need_response : bool
         Whether a dialogue without ``response`` is rejected, as training wants.
+    split : str, optional
+        Take the dialogues of this split alone, and those that name none.
+    table : TableOptions
+        How a table is read.
     need_text : bool
         Whether a turn of the history without ``utterance`` is rejected. Where a recognizer will write it down it may
         be left out; a text that is there and empty is rejected all the same.
@@ -90,13 +103,13 @@ def read_manifest(
     ('dialogue_history[0].audio_path', "'a.wav' does not exist")
     """
     path = Path(path)
-    records = read_records(path)
+    records = read_table(path, table) if path.suffix.lower() in TABLES else read_records(path)
     ids = _dialogue_ids(records)
     check = _AudioCheck(path.parent, check_audio, decode, limits)
     first_seen: dict[str, int] = {}
-    dialogues, rejected = [], []
+    dialogues, rejected, elsewhere = [], [], 0
     for record in progress(records):
-        name = ids.get(record.line, place_of(path, record.line))
+        name = ids.get(id(record)) or record.name or place_of(path, record.line)
         try:
             record_id = _read_id(record)
             if name in first_seen:
@@ -105,14 +118,18 @@ def read_manifest(
                 raise FieldError("conversation_id", problem, "give each dialogue its own conversation_id or turn_id")
             first_seen[name] = record.line
             refuse_broken_values(record.value)
+            own = record.value.get("split")
+            if own is not None and text_field(own, "split", "name a split, or leave it out") != (split or own):
+                elsewhere += 1
+                continue
             dialogues.append(_read_dialogue(record.value, name, need_response, need_text, check))
         except FieldError as fault:
             rejected.append(Rejection(name, record.line, fault.field, fault.problem, fault.mend))
-    return ManifestReport(dialogues, rejected)
+    return ManifestReport(dialogues, rejected, elsewhere)
 
 
 def _dialogue_ids(records: list[Record]) -> dict[int, str]:
-    """The id of each line that names its conversation."""
+    """The dialogue's id of each record that names its conversation, by the record's identity."""
     turn_ids = defaultdict(set)
     named = {}
     for record in records:
@@ -120,14 +137,14 @@ def _dialogue_ids(records: list[Record]) -> dict[int, str]:
             conversation = _read_id(record)
         except FieldError:
             continue
-        named[record.line] = conversation
+        named[id(record)] = conversation
         turn_ids[conversation].add(record.value.get("turn_id"))
     ids = {}
     for record in records:
-        if (conversation := named.get(record.line)) is not None:
+        if (conversation := named.get(id(record))) is not None:
             turn = record.value.get("turn_id")
             repeated = len(turn_ids[conversation]) > 1 and turn is not None
-            ids[record.line] = f"{conversation}_{turn}" if repeated else conversation
+            ids[id(record)] = f"{conversation}_{turn}" if repeated else conversation
     return ids
 
 
@@ -208,11 +225,16 @@ def _read_turn(turn: object, field: str, check: _AudioCheck, spoken: bool = True
     emotion = turn.get("emotion")
     if emotion is not None:
         emotion = text_field(emotion, f"{field}.emotion", "write a label, or leave the key out")
+    speaker = turn.get("speaker_id")
+    if speaker is not None:
+        speaker = text_field(speaker, f"{field}.speaker_id", "write who speaks, or leave the key out")
+    start = seconds_field(turn.get("start"), f"{field}.start") or 0.0
+    stop = seconds_field(turn.get("stop"), f"{field}.stop")
     recording = turn.get("audio_path")
     if spoken or recording is not None:
         mend = "give the recording of the turn, relative to the manifest's folder"
-        recording = check(text_field(recording, f"{field}.audio_path", mend), f"{field}.audio_path")
-    return Turn(role, text, recording, emotion)
+        recording = check(text_field(recording, f"{field}.audio_path", mend), f"{field}.audio_path", start, stop)
+    return Turn(role, text, recording, emotion, start=start, stop=stop, speaker_id=speaker)
 
 
 class _AudioCheck:
@@ -221,22 +243,23 @@ class _AudioCheck:
     def __init__(self, folder: Path, check: bool, decode: bool, limits: audio.AudioLimits):
         self.folder, self.limits = folder, limits
         self.read = audio.decode if decode else audio.probe if check else None
-        self.faults: dict[Path, AudioError | None] = {}
+        self.faults: dict[tuple[Path, float, float | None], AudioError | None] = {}
 
-    def __call__(self, written: str, field: str) -> Path:
+    def __call__(self, written: str, field: str, start: float, stop: float | None) -> Path:
         path = self.folder / written
         if self.read is None:
             return path
-        if path not in self.faults:
-            self.faults[path] = self._fault(path)
-        if (fault := self.faults[path]) is not None:
+        part = path, start, stop
+        if part not in self.faults:
+            self.faults[part] = self._fault(*part)
+        if (fault := self.faults[part]) is not None:
             mend = "write / in place of \\ in paths" if "\\" in written and not path.exists() else fault.mend
             raise FieldError(field, f"{written!r} {fault.problem}", mend)
         return path
 
-    def _fault(self, path: Path) -> AudioError | None:
+    def _fault(self, path: Path, start: float, stop: float | None) -> AudioError | None:
         try:
-            self.read(path, self.limits)
+            self.read(path, self.limits, start, stop)
         except AudioError as error:
             return error
         return None

@@ -32,10 +32,13 @@ class Record:
         Its line in a .jsonl file, its place in the list of a .json file; both from 1.
     value : object
         The parsed JSON; a FieldError where the line could not be parsed.
+    name : str or None
+        The dialogue's id, where it is known though the record could not be parsed.
     """
 
     line: int
     value: object
+    name: str | None = None
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ def place_of(path: str | Path, line: int) -> str:
     >>> place_of("dialogues.jsonl", 3), place_of("dialogues.json", 3)
     ('line 3', 'entry 3')
     """
-    return f"line {line}" if Path(path).suffix.lower() == ".jsonl" else f"entry {line}"
+    return f"entry {line}" if Path(path).suffix.lower() == ".json" else f"line {line}"
 
 
 def read_records(path: str | Path) -> list[Record]:
@@ -104,7 +107,7 @@ def read_records(path: str | Path) -> list[Record]:
     path = Path(path)
     _require_file(path)
     if path.suffix.lower() not in EXTENSIONS:
-        raise DialogueError(path, f"has the extension {path.suffix!r}", "give a .jsonl or .json file")
+        raise DialogueError(path, f"has the extension {path.suffix!r}", "give a .jsonl or .json file, or a .csv table of dialogues")
     text = read_text(path)
     if path.suffix.lower() == ".json":
         values = read_json(path, text)
@@ -230,6 +233,16 @@ def type_name(value: object) -> str:
     'a list'
     """
     return _TYPE_NAMES[type(value)]
+
+
+def seconds_field(value: object, field: str) -> float | None:
+    """A time in a recording, or nothing."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+        shown = f"is {value}" if isinstance(value, int | float) else f"is {type_name(value)}, not a number"
+        raise FieldError(field, shown, "write seconds from the start of the recording, such as 3.25")
+    return float(value)
 
 
 def text_field(value: object, field: str, mend: str) -> str:

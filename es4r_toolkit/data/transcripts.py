@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from es4r_toolkit.data.audio import load
+from es4r_toolkit.data.audio import load_turn
 from es4r_toolkit.data.records import read_lines
 from es4r_toolkit.dialogue import Dialogue, Turn
 from es4r_toolkit.protocols import Recognizer
@@ -19,7 +19,7 @@ def write_down(
     dialogues: Sequence[Dialogue],
     recognizer: Recognizer,
     path: Path,
-    progress: Callable[[Iterable[Path]], Iterable[Path]] = iter,
+    progress: Callable[[Iterable[str]], Iterable[str]] = iter,
 ) -> None:
     """Let a recognizer hear every recording without a transcript, and add a line for each to a file.
 
@@ -35,15 +35,15 @@ def write_down(
         Wraps the recordings, to show how far it is.
     """
     known = _known(path, recognizer)
-    unwritten = {turn.audio: None for one in dialogues for turn in one.history if not turn.is_written}
-    missing = [audio for audio in unwritten if str(audio) not in known]
+    unwritten = {_name(turn): turn for one in dialogues for turn in one.history if not turn.is_written}
+    missing = [name for name in unwritten if name not in known]
     if not missing:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
-        for audio in progress(missing):
-            text = recognizer.transcribe(load(audio, recognizer.sample_rate))
-            file.write(json.dumps({"audio": str(audio), "text": text, "recognizer": recognizer.name}) + "\n")
+        for name in progress(missing):
+            text = recognizer.transcribe(load_turn(unwritten[name], recognizer.sample_rate))
+            file.write(json.dumps({"audio": name, "text": text, "recognizer": recognizer.name}) + "\n")
             file.flush()
 
 
@@ -52,9 +52,15 @@ def with_transcripts(dialogues: Sequence[Dialogue], recognizer: Recognizer, path
     known = _known(path, recognizer)
 
     def written(turn: Turn) -> Turn:
-        return turn if turn.is_written else replace(turn, text=known[str(turn.audio)], recognizer=recognizer.name)
+        return turn if turn.is_written else replace(turn, text=known[_name(turn)], recognizer=recognizer.name)
 
     return [replace(one, history=tuple(map(written, one.history))) for one in dialogues]
+
+
+def _name(turn: Turn) -> str:
+    """The recording of a turn, and which part of it."""
+    whole = not turn.start and turn.stop is None
+    return str(turn.audio) if whole else f"{turn.audio}#{turn.start:g}-{'' if turn.stop is None else f'{turn.stop:g}'}"
 
 
 def _known(path: Path, recognizer: Recognizer) -> dict[str, str]:

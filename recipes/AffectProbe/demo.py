@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from twins import speak_twins
 
-from es4r_toolkit.data.audio import load, save
+from es4r_toolkit.data.audio import load_turn, save
 from es4r_toolkit.data.manifest import read_manifest
 from es4r_toolkit.data.records import read_lines
 from es4r_toolkit.data.representations import REPRESENTATIONS, read_representations
@@ -136,7 +136,7 @@ def _shown(responder: EmpathyResponder, dialogue: Dialogue, response: Response, 
     return AnsweredDialogue(
         id=dialogue.id,
         turns=[
-            AnsweredTurn(turn.role, turn.text, load(turn.audio, rate), rate, energy, turn.emotion, weight)
+            AnsweredTurn(turn.role, turn.text, load_turn(turn, rate), rate, energy, turn.emotion, weight)
             for turn, energy, weight in zip(dialogue.history, plan.energies, plan.style_weights)
         ],
         reply_text=response.text,

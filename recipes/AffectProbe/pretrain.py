@@ -29,7 +29,7 @@ from tqdm import tqdm
 from es4r_toolkit.backends.building import build_qwen3, build_whisper, train_tokenizer
 from es4r_toolkit.backends.causal_lm import CausalLM
 from es4r_toolkit.backends.whisper import WhisperSpeechEncoder
-from es4r_toolkit.data.audio import load
+from es4r_toolkit.data.audio import load_turn
 from es4r_toolkit.data.manifest import read_manifest
 from es4r_toolkit.dialogue import SPEAKER, Dialogue, Turn
 from es4r_toolkit.lobes import MelDownsampler, StatisticsPooling
@@ -168,7 +168,7 @@ def _halves(dialogues: Sequence[Dialogue], least: int, generator: np.random.Gene
         turns += dialogues[index].history
         if len(turns) >= least:
             break
-    waves = (load(turn.audio, rate) for turn in turns)
+    waves = (load_turn(turn, rate) for turn in turns)
     return [half for wave in waves for half in (wave[: len(wave) // 2], wave[len(wave) // 2 :])]
 
 

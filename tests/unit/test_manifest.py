@@ -241,7 +241,7 @@ def test_a_bad_entry_of_a_json_list_is_named_by_its_place(folder):
         ("a.json", b'{"conversation_id":\n oops}', "is not JSON (Expecting value at line 2, column 2)"),
         ("a.jsonl", b'{}\n{"a": "\xff"}\n', "is not UTF-8 (byte 0xff in line 2)"),
         ("a.jsonl", '{"a": 1}'.encode("utf-16"), "is not UTF-8"),
-        ("a.csv", b"{}", "has the extension '.csv'"),
+        ("a.txt", b"{}", "has the extension '.txt'"),
         ("a", b"{}", "has the extension ''"),
     ],
 )
@@ -288,7 +288,7 @@ def test_a_recording_is_read_once_however_often_it_stands(folder, monkeypatch):
 
     seen = []
     probe = audio.probe
-    monkeypatch.setattr(audio, "probe", lambda path, limits: seen.append(path.name) or probe(path, limits))
+    monkeypatch.setattr(audio, "probe", lambda path, *given: seen.append(path.name) or probe(path, *given))
     read_manifest(write(folder, good("1"), good("2"), good("3")))
     assert sorted(seen) == ["a.wav", "b.wav"]
 
