@@ -124,12 +124,16 @@ def evaluate(
             show_default="representations.jsonl beside the predictions",
         ),
     ] = None,
+    compare: Annotated[
+        Path | None, typer.Option(help="Another system's predictions on the same dialogues.", show_default="none")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Score replies against references.
 
     Gives BLEU, ROUGE and distinct-n, slot accuracies where slots are given, and the dialogue cohesion ratio where
-    representations are, each but distinct-n with the 95 % interval of a bootstrap over dialogues.
+    representations are, each but distinct-n with the 95 % interval of a bootstrap over dialogues. With --compare, by
+    how much this system scores better than another, and how likely chance makes such a difference of equal ones.
 
     \b
     Example:
@@ -139,7 +143,7 @@ def evaluate(
     from es4r_toolkit.data.responses import make_folder, write_json
     from es4r_toolkit.metrics.evaluation import evaluate as score
 
-    evaluation = score(predictions, slots, representations)
+    evaluation = score(predictions, slots, representations, compare)
     turns = representations or predictions.with_name(REPRESENTATIONS)
     for path, rejected in ((predictions, evaluation.rejected), (turns, evaluation.unlike)):
         for rejection in rejected:
@@ -341,6 +345,11 @@ def _print_metrics(metrics: dict[str, object]) -> None:
             for kind, ratio in value.items():
                 between = _between(metrics["cohesion_interval"].get(kind))
                 typer.echo(f"{'cohesion':<14} {ratio:.4f}  {between}  ({_one_line(kind)})")
+        elif name == "comparison":
+            typer.echo(f"{'':<14} {'this':>8} {'other':>8} {'less':>8}  of {value['paired']} dialogues of both")
+            for metric, row in value["metrics"].items():
+                numbers = f"{row['first']:>8.4f} {row['second']:>8.4f} {row['difference']:>+8.4f}"
+                typer.echo(f"{_one_line(metric):<14} {numbers}  {_between(row['interval'])}  p {row['p']:.4f}")
         elif isinstance(value, float):
             typer.echo(f"{name:<14} {value:.4f}  {_between(metrics['interval'].get(name))}".rstrip())
         elif isinstance(value, int):

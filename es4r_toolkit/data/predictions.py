@@ -34,6 +34,8 @@ class Prediction:
         What it should have said.
     slots : dict
         The values that the reply should express, where the corpus knows them.
+    named : bool
+        Whether the record has an ``id`` of its own.
     """
 
     item: str
@@ -41,6 +43,7 @@ class Prediction:
     response: str
     reference: str
     slots: dict[str, str] = field(default_factory=dict)
+    named: bool = False
 
 
 def read_predictions(path: str | Path) -> tuple[list[Prediction], list[Rejection]]:
@@ -74,4 +77,5 @@ def _read_prediction(record: Record, item: str) -> Prediction:
         problem = "is missing" if response is None else f"is {type_name(response)}, not a string"
         raise FieldError("response", problem, "write the model's reply as a string")
     reference = text_field(record.value.get("reference"), "reference", "write the true reply as a string")
-    return Prediction(item, record.line, response, reference, slots_field(record.value.get("slots")))
+    slots, named = slots_field(record.value.get("slots")), isinstance(record.value.get("id"), str)
+    return Prediction(item, record.line, response, reference, slots, named)

@@ -107,7 +107,9 @@ def read_records(path: str | Path) -> list[Record]:
     path = Path(path)
     _require_file(path)
     if path.suffix.lower() not in EXTENSIONS:
-        raise DialogueError(path, f"has the extension {path.suffix!r}", "give a .jsonl or .json file, or a .csv table of dialogues")
+        raise DialogueError(
+            path, f"has the extension {path.suffix!r}", "give a .jsonl or .json file, or a .csv table of dialogues"
+        )
     text = read_text(path)
     if path.suffix.lower() == ".json":
         values = read_json(path, text)

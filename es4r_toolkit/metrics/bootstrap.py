@@ -47,11 +47,15 @@ class Bootstrap:
 
     def mean(self, values: Sequence[float], present: Sequence[bool] | None = None) -> tuple[float, float]:
         """Interval of the mean of a value a reply has, over those replies where it is ``present``."""
+        return self.quantiles(self.means(values, present))
+
+    def means(self, values: Sequence[float], present: Sequence[bool] | None = None) -> np.ndarray:
+        """That mean in each resample; one that holds none of those replies is left out."""
         if len(values) != self.counts.shape[1]:
             raise ConfigError("values", f"are {len(values)} for {self.counts.shape[1]} replies", "give one for each")
         weights = self.counts if present is None else self.counts * np.asarray(present, dtype=int)
         number = weights.sum(axis=1)
-        return self.quantiles((weights @ np.asarray(values, dtype=float))[number > 0] / number[number > 0])
+        return (weights @ np.asarray(values, dtype=float))[number > 0] / number[number > 0]
 
     def bleu(
         self, hypotheses: Sequence[Sequence[str]], references: Sequence[Sequence[str]], weights: Sequence[float]

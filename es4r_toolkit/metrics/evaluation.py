@@ -10,6 +10,7 @@ from es4r_toolkit.data.records import Rejection
 from es4r_toolkit.data.representations import REPRESENTATIONS, read_representations
 from es4r_toolkit.errors import ConfigError, DialogueError
 from es4r_toolkit.metrics.cohesion import Cohesion
+from es4r_toolkit.metrics.comparison import compare
 from es4r_toolkit.metrics.slots import SlotTable, chance, slot_accuracies, slot_intervals
 from es4r_toolkit.metrics.text import text_intervals, text_scores
 
@@ -25,7 +26,8 @@ class Evaluation:
     metrics : dict
         ``scored``, ``rejected`` and ``empty_replies`` (counts), the keys of `text_scores` and their ``interval`` where
         anything was scored, ``slot_accuracy``, ``slot_interval`` and ``slot_chance`` where slots were,
-        ``cohesion_ratio`` and ``cohesion_interval`` where there are representations. Intervals are [low, high], of the
+        ``cohesion_ratio`` and ``cohesion_interval`` where there are representations, ``comparison`` where there is
+        another system. Intervals are [low, high], of the
         bootstrap at 95 %.
     rejected : list of Rejection
         The records left out, of the predictions.
@@ -42,7 +44,10 @@ class Evaluation:
 
 
 def evaluate(
-    path: str | Path, slots: str | Path | None = None, representations: str | Path | None = None
+    path: str | Path,
+    slots: str | Path | None = None,
+    representations: str | Path | None = None,
+    other: str | Path | None = None,
 ) -> Evaluation:
     """Score a .jsonl or .json file of ``{response, reference, slots?}`` records.
 
@@ -55,6 +60,8 @@ def evaluate(
     representations : str or Path or None
         What the model made of each turn; None takes the ``representations.jsonl`` beside the predictions, where there
         is one.
+    other : str or Path or None
+        Predictions of another system on the same dialogues, to compare with.
 
     Raises
     ------
@@ -91,6 +98,9 @@ def evaluate(
         metrics["slot_chance"] = {slot: by_chance[slot] for slot in accuracies}
     elif table is not None:
         notes.append(f"no prediction has slots: {slots} was not used")
+    if other is not None and texts:
+        metrics["comparison"], others = _compare(predictions, Path(other), table)
+        notes += others
     beside = path.with_name(REPRESENTATIONS)
     representations = beside if representations is None and beside.exists() else representations
     unlike: list[Rejection] = []
@@ -99,6 +109,16 @@ def evaluate(
         metrics |= scores
         notes += missing
     return Evaluation(metrics, rejected, notes, unlike)
+
+
+def _compare(predictions: list[Prediction], path: Path, table: SlotTable | None) -> tuple[dict[str, object], list[str]]:
+    others, rejected = read_predictions(path)
+    found = compare(predictions, others, table if any(one.slots for one in predictions) else None)
+    notes = [f"{path}: {len(rejected)} predictions cannot be read, the first {rejected[0].item}"] if rejected else []
+    alone = {"this file alone": found.only_first, f"{path.name} alone": found.only_second}
+    notes += [f"{count} dialogues are in {which}, and are not compared" for which, count in alone.items() if count]
+    metrics = {name: difference.as_dict() for name, difference in found.metrics.items()}
+    return {"other": str(path), "paired": found.paired, "metrics": metrics}, notes
 
 
 def _cohesion(path: str | Path) -> tuple[dict[str, object], list[Rejection], list[str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import cache
 
+import numpy as np
 from nltk.tokenize import NLTKWordTokenizer
 from nltk.tokenize.punkt import PunktParameters, PunktSentenceTokenizer
 from nltk.translate.bleu_score import SmoothingFunction, corpus_bleu
@@ -12,7 +13,7 @@ from rouge_score.rouge_scorer import RougeScorer
 from rouge_score.tokenizers import DefaultTokenizer
 
 from es4r_toolkit.errors import ConfigError
-from es4r_toolkit.metrics.bootstrap import Bootstrap
+from es4r_toolkit.metrics.bootstrap import Bootstrap, resampled_bleu
 
 # BLEU-3 with .33 is what the paper's script says; thirds would change the fourth digit.
 BLEU_WEIGHTS = {
@@ -91,10 +92,15 @@ def text_intervals(hypotheses: Sequence[str], references: Sequence[str]) -> dict
     Not of distinct-n: a resample repeats replies and is less distinct for that alone.
     """
     bootstrap = Bootstrap(len(hypotheses))
+    drawn = text_resamples(hypotheses, references, bootstrap)
+    return {name: bootstrap.quantiles(scores) for name, scores in drawn.items()}
+
+
+def text_resamples(hypotheses: Sequence[str], references: Sequence[str], bootstrap: Bootstrap) -> dict[str, np.ndarray]:
+    """The same scores in each resample (resamples,)."""
     tokens, targets = ([tokenize(text) for text in texts] for texts in (hypotheses, references))
-    intervals = {name: bootstrap.bleu(tokens, targets, weights) for name, weights in BLEU_WEIGHTS.items()}
-    each = _rouge(hypotheses, references)
-    return intervals | {name: bootstrap.mean(values) for name, values in each.items()}
+    drawn = {name: resampled_bleu(bootstrap.counts, tokens, targets, weights) for name, weights in BLEU_WEIGHTS.items()}
+    return drawn | {name: bootstrap.means(values) for name, values in _rouge(hypotheses, references).items()}
 
 
 def distinct(corpus: Sequence[Sequence[str]], order: int) -> float:
