@@ -65,7 +65,7 @@ def compose(path: str | Path, overrides: Mapping[str, Any] | None = None, strict
         near = [match for key in left for match in difflib.get_close_matches(key, known, n=2)]
         hint = f"did you mean {' or '.join(near)}?" if near else f"its keys are {', '.join(own)}"
         raise ConfigError(path, f"has no key {', '.join(left)}", hint)
-    return resolve_references(_stream(tree, path)).getvalue()
+    return _resolved(tree, path)
 
 
 def build(text: str) -> dict[str, Any]:
@@ -143,20 +143,24 @@ def _override(path: Path, left: dict[str, Any]) -> CommentedMap:
     for key, inner in _includes(path, tree):
         if _includes(inner, _load(inner)) and isinstance(tree[key], dict):
             # What is said beside the include of a whole model is said as on the command line.
-            given = {**_plain(tree[key]), **{name: left.pop(name) for name in list(left) if name in keys(inner)}}
-            tree[key] = YAML().load(resolve_references(_stream(_override(inner, given), inner)).getvalue())
+            given = {**_plain(tree[key]), **left}
+            left.clear()
+            tree[key] = YAML().load(_resolved(_override(inner, given), inner))
+            # What neither knows.
             left.update(given)
             continue
         for name in _own_keys(inner):
             if f"{key}_{name}" in left:
+                if name == "source" and isinstance(tree[key], dict):
+                    # Sizes that were stated of one checkpoint are not those of another.
+                    tree[key].pop("architecture", None)
                 tree[key] = _argue(tree[key], name, left.pop(f"{key}_{name}"))
         inside = sorted(left.keys() & keys(inner))
         if inside and isinstance(tree[key], dict) and tree[key]:
             hint = f"give --{key}_{inside[0]}, or --{key}=FILE.yaml with a fragment of your own"
             raise ConfigError(path, f"{', '.join(inside)} stand inside {key}", hint)
         if inside:
-            text = resolve_references(_stream(_override(inner, left), inner)).getvalue()
-            tree[key] = YAML().load(text)
+            tree[key] = YAML().load(_resolved(_override(inner, left), inner))
     return tree
 
 
@@ -181,11 +185,16 @@ def _swap(path: Path, key: str, node: Any, value: Any) -> Any:
     if isinstance(node, CommentedMap):
         # What was given because the one before asked for it; another may bring its own.
         before, after = _load(included), _load(chosen)
-        for name in [name for name in node if _tag(before.get(name)) == PLACEHOLDER and name in after]:
-            if _tag(after[name]) != PLACEHOLDER:
+        for name in [name for name in node if name in after]:
+            if _is_open(before.get(name)) and not _is_open(after[name]):
                 del node[name]
     node.yaml_set_ctag(Tag(suffix=f"{INCLUDE}{chosen.resolve()}"))
     return node
+
+
+def _is_open(value: Any) -> bool:
+    """Whether a fragment leaves a value to who includes it."""
+    return value is None or value == {} or _tag(value) == PLACEHOLDER
 
 
 def _included(path: Path, node: Any) -> Path | None:
@@ -283,6 +292,17 @@ def _parse(text: str, source: str | Path) -> CommentedMap:
     if not isinstance(tree, CommentedMap):
         raise ConfigError(source, "holds no mapping of keys to values", "write key: value lines")
     return tree
+
+
+def _resolved(tree: CommentedMap, path: Path) -> str:
+    """The text of a tree, its references and includes resolved."""
+    try:
+        return resolve_references(_stream(tree, path)).getvalue()
+    except (ValueError, OSError) as fault:
+        reason = " ".join(str(fault).split())[:300]
+        raise ConfigError(
+            path, f"cannot be resolved ({reason})", "give the value that is missing: --key=value"
+        ) from None
 
 
 def _stream(tree: CommentedMap, path: Path | None) -> io.StringIO:

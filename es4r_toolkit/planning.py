@@ -235,7 +235,8 @@ def saved_bytes(run: Callable[[], Tensor]) -> int:
     kept: dict[int, torch.UntypedStorage] = {}
 
     def keep(tensor: Tensor) -> Tensor:
-        if not isinstance(tensor, nn.Parameter):
+        # A linear layer keeps its weight turned, as a view.
+        if not isinstance(tensor, nn.Parameter) and not isinstance(tensor._base, nn.Parameter):
             storage = tensor.untyped_storage()
             kept[storage._cdata] = storage
         return tensor

@@ -124,11 +124,15 @@ class Recognizer(Protocol):
     ----------
     name : str
         What the output calls it.
+    identity : str
+        What tells it from others that would write other words: its name, and
+        where it has them its checkpoint and language.
     sample_rate : int
         Of the waveforms it takes (Hz).
     """
 
     name: str
+    identity: str
     sample_rate: int
 
     def transcribe(self, waveform: Tensor) -> str:

@@ -16,7 +16,7 @@ import speechbrain as sb
 import torch
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
-from speechbrain.utils.distributed import run_on_main
+from speechbrain.utils.distributed import infer_device, run_on_main
 from tqdm import tqdm
 
 from es4r_toolkit.brain import ES4RBrain
@@ -100,7 +100,8 @@ def _run(argv: Sequence[str], steps: Sequence[Step]) -> dict[str, float]:
         for name in ("train", "valid", "test")
     }
     if pipeline.recognizer is not None:
-        sets = _with_transcripts(sets, pipeline.to(run_options.get("device", "cpu")).recognizer, output / TRANSCRIPTS)
+        device = run_options.get("device") or infer_device()
+        sets = _with_transcripts(sets, pipeline.to(device).recognizer, output / TRANSCRIPTS)
     hparams["losses"] = _whole_losses(hparams["losses"])
     modules: dict[str, torch.nn.Module] = {"pipeline": pipeline}
     if hparams["losses"].get("emotion", 0) > 0:
@@ -123,9 +124,9 @@ def _run(argv: Sequence[str], steps: Sequence[Step]) -> dict[str, float]:
         valid_loader_kwargs=test_loader,
     )
     # The newest weights, which the schedule has cooled down; those of the lowest validation loss are kept beside them.
+    run_on_main(export_model, args=[pipeline, path, overrides, output / "model"])
     brain.evaluate(datasets["test"], test_loader_kwargs=test_loader)
     run_on_main(_write_results, args=[brain, output])
-    run_on_main(export_model, args=[pipeline, path, overrides, output / "model"])
     return brain.test_stats
 
 
@@ -133,15 +134,16 @@ def export_model(pipeline: EmpathyPipeline, path: str | Path, overrides: dict[st
     """Write a folder that ``EmpathyResponder.from_hparams`` and ``es4r respond --model`` read.
 
     It holds the flat model YAML and the trained weights. Backbones that the
-    recipe itself made (``bundle`` in the train YAML) are copied in where they
-    are folders; others stay where their source says.
+    recipe itself made (``bundle`` in the train YAML) are copied in where the
+    model has them; others stay where their source says.
     """
-    bundle, sources = plain(compose(path, overrides)).get("bundle", {}), {}
+    values, sources = plain(compose(path, overrides)), {}
     folder.mkdir(parents=True, exist_ok=True)
-    for key, source in bundle.items():
-        if not Path(source).is_dir():
-            continue
+    for key, source in values.get("bundle", {}).items():
         name = key.removesuffix("_source")
+        # Of those that somebody else made, the name or the place is enough.
+        if not Path(source).is_dir() or values["model"][name]["source"] != source:
+            continue
         shutil.copytree(source, folder / name, dirs_exist_ok=True)
         sources[key] = f"{MODEL_FOLDER}{name}"
     system, asked = model_file(path, overrides.get("model"))

@@ -98,7 +98,8 @@ class ToyDecoder(torch.nn.Module):
     def forward(self, acoustic: torch.Tensor, pitch: torch.Tensor, energy: torch.Tensor, style: torch.Tensor):
         states = torch.cat([acoustic, style[..., None].expand(-1, -1, acoustic.shape[2])], dim=1)
         loudness = self.mix(states.transpose(1, 2)).sigmoid().repeat_interleave(600, dim=1)[..., 0]
-        hertz = (200 + pitch).repeat_interleave(300, dim=1)
+        # As the published decoders, it draws noise.
+        hertz = (200 + pitch + torch.rand_like(pitch)).repeat_interleave(300, dim=1)
         return loudness * torch.sin(2 * torch.pi * (hertz / 24000).cumsum(1))
 
 
@@ -110,7 +111,7 @@ def styletts2_settings(width: int = STYLETTS2_WIDTH, style: int = STYLE_HALF) ->
         "type": "hifigan",
         "resblock_kernel_sizes": [3],
         "upsample_rates": [10, 5, 3, 2],
-        "upsample_initial_channel": 32,
+        "upsample_initial_channel": 512,
         "resblock_dilation_sizes": [[1, 3, 5]],
         "upsample_kernel_sizes": [20, 10, 6, 4],
     }

@@ -123,6 +123,7 @@ class CausalLM(nn.Module):
         generation = self.model.generation_config
         stops = generation.eos_token_id if isinstance(generation.eos_token_id, list) else [generation.eos_token_id]
         self.stop_ids = sorted({stop for stop in [*stops, self.tokenizer.eos_token_id] if stop is not None})
+        self.max_new_tokens = generation.max_new_tokens
         own = {name: getattr(generation, name, None) for name in ("top_k", "top_p", "repetition_penalty")}
         own["temperature"] = (1.0 if generation.temperature is None else generation.temperature) * bool(
             generation.do_sample

@@ -49,7 +49,15 @@ class Planned:
         return self.weights * self.dtype.itemsize
 
 
-_PLAN: ContextVar[list[Planned] | None] = ContextVar("plan", default=None)
+@dataclass(frozen=True)
+class _Plan:
+    """What a dry run has come upon: checkpoints, and the sizes that fragments state of their sources."""
+
+    checkpoints: list[Planned]
+    sizes: dict[str, Mapping[str, Any]]
+
+
+_PLAN: ContextVar[_Plan | None] = ContextVar("plan", default=None)
 
 
 @contextmanager
@@ -58,11 +66,11 @@ def planning() -> Iterator[list[Planned]]:
 
     Gives the list of the checkpoints that would have been loaded.
     """
-    plan: list[Planned] = []
+    plan = _Plan([], {})
     token = _PLAN.set(plan)
     try:
         with torch.device("meta"):
-            yield plan
+            yield plan.checkpoints
     finally:
         _PLAN.reset(token)
 
@@ -74,7 +82,8 @@ def is_planning() -> bool:
 
 def plan(source: str | Path, weights: int, dtype: torch.dtype) -> None:
     """Note what a dry run would have loaded."""
-    _PLAN.get().append(Planned(str(source), weights, dtype))
+    check_folder(source)
+    _PLAN.get().checkpoints.append(Planned(str(source), weights, dtype))
 
 
 def is_folder(source: str | Path) -> bool:
@@ -102,21 +111,31 @@ def load_config(
         If there is none.
     """
     if is_planning() and not is_folder(source):
-        if not architecture:
+        check_folder(source)
+        known = _PLAN.get().sizes
+        # Another part of the same checkpoint may have stated them.
+        stated = known.setdefault(str(source), architecture) if architecture else known.get(str(source))
+        if not stated:
             raise BackendError(
-                source, "its sizes are not stated", "write architecture: into its fragment, or name a local folder"
+                source, "its sizes are not stated", "give its fragment an architecture: docs/backends.md"
             )
-        return AutoConfig.for_model(**architecture)
+        return AutoConfig.for_model(**stated)
     with naming(source):
         return AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
+
+
+def check_folder(source: str | Path) -> None:
+    """Raise BackendError where a source can only be a local folder, and there is none."""
+    folder = Path(source).expanduser()
+    if not folder.exists() and (folder.is_absolute() or str(source)[:1] in ".~"):
+        raise BackendError(source, "no such folder", "give a hub name or a local folder of a safetensors checkpoint")
 
 
 @contextmanager
 def naming(source: str | Path) -> Iterator[None]:
     """Turn what a loader raises for a source into one BackendError that names it."""
+    check_folder(source)
     folder = Path(source).expanduser()
-    if not folder.exists() and (folder.is_absolute() or str(source)[:1] in ".~"):
-        raise BackendError(source, "no such folder", "give a hub name or a local folder of a safetensors checkpoint")
     verbosity = logging.get_verbosity()
     # Its report of keys that differ is replaced by the strict check below, its bar kept for what takes time.
     logging.set_verbosity_error()
@@ -194,22 +213,42 @@ def _without_weights(
     return build(config, dtype=options.get("dtype", torch.float32))
 
 
-def read_pickle(path: Path, allowed: Sequence[Callable[..., Any]] = ()) -> Any:
-    """What a pickle of tensors holds; nothing in it is executed but what is allowed.
+def read_pickle(path: Path, ignored: Sequence[str] = ()) -> Any:
+    """What a pickle of tensors holds; nothing in it is executed.
+
+    Arguments
+    ---------
+    path : Path
+    ignored : sequence of str
+        Functions that it may name, such as ``builtins.getattr``; none is called, each gives None.
 
     Raises
     ------
     BackendError
-        If it is missing, broken or asks for anything else.
+        If it is missing, broken or names any other function.
     """
     if not path.is_file():
         raise BackendError(path, "no such file", "name a file that the model's authors publish")
+    broken = (
+        pickle.UnpicklingError,
+        EOFError,
+        OSError,
+        RuntimeError,
+        LookupError,
+        ValueError,
+        TypeError,
+        AttributeError,
+    )
     try:
-        with torch.serialization.safe_globals(list(allowed)):
+        with torch.serialization.safe_globals([(_nothing, name) for name in ignored]):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as fault:
+    except broken as fault:
         reason = str(fault).strip().split("\n")[0][:200]
         raise BackendError(path, f"cannot be read as weights ({reason})", "download it again") from fault
+
+
+def _nothing(*_: object) -> None:
+    """What a function that is not called gives."""
 
 
 def check_sizes(source: str | Path, backend: object, **expected: int | None) -> None:

@@ -119,7 +119,7 @@ class EspeakSynthesizer:
 
     def style(self, waveform: Tensor, sample_rate: int) -> Tensor:
         """espeak-ng has no style encoder: always a BackendError."""
-        raise BackendError("espeak", "has no style encoder", "use StyleTTS2 or Kokoro for styles, or none")
+        raise BackendError("espeak", "has no style encoder", "use StyleTTS2 for the style of a recording")
 
     def synthesize(self, text: str, style: Tensor | None = None, prosody: Prosody = PLAIN) -> Tensor:
         """Speak a text.

@@ -36,8 +36,6 @@ class HFSpeechEncoder(nn.Module):
         Hub name or local folder of a WavLM, HuBERT or wav2vec 2.0 checkpoint (safetensors).
     freeze : bool
         Whether its weights stay as they are. The feature extractor always does.
-    full_window : bool
-        Must be False: it is Whisper that has a fixed window.
     max_frames : int
         The window, in frames: these models take any length, at a cost that
         grows with its square. 1500 are 30 s of frames, and 240 s of a
@@ -66,7 +64,6 @@ class HFSpeechEncoder(nn.Module):
         self,
         source: str | Path,
         freeze: bool = True,
-        full_window: bool = False,
         max_frames: int = 1500,
         dtype: str = "float32",
         revision: str | None = None,
@@ -75,7 +72,6 @@ class HFSpeechEncoder(nn.Module):
         out_dim: int | None = None,
     ):
         super().__init__()
-        require(not full_window, "full_window", full_window, "is for Whisper: this encoder has no fixed window")
         require(max_frames > 0, "max_frames", max_frames, "must be positive")
         require(dtype in DTYPES, "dtype", dtype, f"must be one of {', '.join(DTYPES)}")
         require(freeze or dtype == "float32", "dtype", dtype, "is for a frozen encoder; training needs float32")

@@ -6,6 +6,7 @@ import importlib
 import json
 import sys
 import tempfile
+import threading
 import types
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
@@ -17,8 +18,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from es4r_toolkit.backends.checkpoints import is_folder, is_planning, plan
+from es4r_toolkit.backends.checkpoints import is_planning, plan
 from es4r_toolkit.backends.phonemes import EspeakPhonemizer, sentences
+from es4r_toolkit.backends.randomness import own_random_numbers
 from es4r_toolkit.errors import BackendError, require
 from es4r_toolkit.lobes.energy_strategy import Prosody
 
@@ -29,6 +31,7 @@ MODULES = ("bert", "bert_encoder", "predictor", "decoder", "text_encoder")
 RATE = 24000  # Hz
 MOST_PHONEMES = 510  # what PL-BERT reads, and the rows of a voice pack
 PEAK = 0.99
+_IMPORTING = threading.Lock()
 
 # espeak-ng's American IPA to the symbols that Kokoro was trained on (those of misaki), the longer first.
 SYMBOLS = {
@@ -103,8 +106,8 @@ class KokoroSynthesizer(nn.Module):
     ):
         super().__init__()
         self.voice, self.strategy_voices = voice, dict(strategy_voices or {})
-        self.phonemes = EspeakPhonemizer(language)
-        if is_planning() and not is_folder(source):
+        self.phonemes, self._lock = EspeakPhonemizer(language), threading.Lock()
+        if is_planning():
             self.planned = weights or 0
             plan(source, self.planned, torch.float32)
             return
@@ -191,21 +194,20 @@ class KokoroSynthesizer(nn.Module):
         row = self.packs[:, min(len(phonemes), self.packs.shape[1]) - 1]
         reference = (style.to(row)[:, None] * row).sum(0, keepdim=True)
         predictor = self.model.predictor
-        predict, factor = predictor.F0Ntrain, 2 ** (prosody.pitch_shift / 12)
+        predict, factor = type(predictor).F0Ntrain, 2 ** (prosody.pitch_shift / 12)
 
         def shifted(*given: Tensor) -> tuple[Tensor, Tensor]:
-            pitch, energy = predict(*given)
+            pitch, energy = predict(predictor, *given)
             return pitch * factor, energy
 
         # The model offers no other place between its predictor and its decoder.
-        predictor.F0Ntrain = shifted
-        try:
-            with torch.random.fork_rng([reference.device] if reference.device.type == "cuda" else []):
+        with self._lock, own_random_numbers(0):
+            predictor.F0Ntrain = shifted
+            try:
                 # Its source module draws noise and phases.
-                torch.manual_seed(0)
                 return self.model(phonemes, reference, speed=prosody.rate).flatten().float().cpu()
-        finally:
-            del predictor.F0Ntrain
+            finally:
+                del predictor.F0Ntrain
 
 
 def to_symbols(phonemes: str) -> str:
@@ -258,7 +260,9 @@ def _model_class() -> type[nn.Module]:
     spec = find_spec("kokoro")
     if spec is None:
         raise BackendError("kokoro", "is not installed", INSTALL)
-    if "kokoro.model" not in sys.modules:
+    with _IMPORTING:
+        if "kokoro.model" in sys.modules:
+            return sys.modules["kokoro.model"].KModel
         known = sys.modules.get("kokoro")
         # The package's own start imports its text front end, spaCy and all; the model needs none of it.
         bare = types.ModuleType("kokoro")

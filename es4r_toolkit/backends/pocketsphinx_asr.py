@@ -25,7 +25,7 @@ class PocketsphinxRecognizer:
         When first asked, if the wheel is missing.
     """
 
-    name = "pocketsphinx"
+    name = identity = "pocketsphinx"
     sample_rate = RATE
 
     def __init__(self) -> None:

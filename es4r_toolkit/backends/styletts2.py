@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from torchaudio.functional import resample
 from torchaudio.transforms import MelSpectrogram
 
-from es4r_toolkit.backends.checkpoints import is_folder, is_planning, plan
+from es4r_toolkit.backends.checkpoints import is_planning, plan
 from es4r_toolkit.backends.phonemes import EspeakPhonemizer, sentences
+from es4r_toolkit.backends.randomness import own_random_numbers
 from es4r_toolkit.errors import BackendError, require
 from es4r_toolkit.lobes.energy_strategy import Prosody
 
@@ -82,8 +83,9 @@ class StyleTTS2Synthesizer(nn.Module):
     Arguments
     ---------
     source : str or Path
-        A folder with ``model.safetensors``, ``config.yml`` and ``plbert.yml``;
-        ``es4r convert-styletts2`` makes it of what its authors publish.
+        A folder, or a repository of the hub, with ``model.safetensors``,
+        ``config.yml`` and ``plbert.yml``; ``es4r convert-styletts2`` makes it
+        of what its authors publish.
     alpha, beta : float
         How much timbre and prosody follow the text in place of the style
         vector, 0 to 1; 0.3 and 0.7 are StyleTTS 2's defaults.
@@ -94,7 +96,9 @@ class StyleTTS2Synthesizer(nn.Module):
     reference : str or Path, optional
         A recording whose style is taken where none is given.
     seed : int
-        Of the diffusion's noise.
+        Of the diffusion's and the decoder's noise.
+    revision : str, optional
+        Branch, tag or commit on the hub.
     weights : int, optional
         How many numbers the checkpoint holds, for dry runs.
 
@@ -116,6 +120,7 @@ class StyleTTS2Synthesizer(nn.Module):
         language: str = "en-us",
         reference: str | Path | None = None,
         seed: int = 0,
+        revision: str | None = None,
         weights: int | None = None,
     ):
         super().__init__()
@@ -126,11 +131,11 @@ class StyleTTS2Synthesizer(nn.Module):
         self.phonemes, self.words = EspeakPhonemizer(language), NLTKWordTokenizer()
         self._ids = {symbol: place for place, symbol in enumerate(SYMBOLS)}
         self.style_dim = 256
-        if is_planning() and not is_folder(source):
+        if is_planning():
             self.planned = weights or 0
             plan(source, self.planned, torch.float32)
             return
-        folder = _folder(source)
+        folder = _folder(source, revision)
         config = read_settings(folder / CONFIG)
         self.parts, self.style_half = build_parts(config, read_settings(folder / PLBERT), folder)
         self.style_dim = 2 * self.style_half
@@ -189,10 +194,15 @@ class StyleTTS2Synthesizer(nn.Module):
         require(prosody.rate > 0, "prosody.rate", prosody.rate, "must be positive")
         require(prosody.expressiveness >= 0, "prosody.expressiveness", prosody.expressiveness, "must not be negative")
         style = self._default_style() if style is None else style
+        if style.shape != (self.style_dim,):
+            given = f"was given a style of shape {tuple(style.shape)}, not ({self.style_dim},)"
+            raise BackendError("styletts2", given, "give what its style() makes")
         for tokens in self._pieces(text):
             times = max(1, -(-FEWEST_TOKENS // len(tokens)))
             again = (times - 1) * [*tokens, self._ids[" "]]
-            spoken = self._say([*again, *tokens], style, prosody)
+            # Both the diffusion and the decoder draw noise.
+            with own_random_numbers(self.seed):
+                spoken = self._say([*again, *tokens], style, prosody)
             kept = spoken.waveform
             if times > 1:
                 # The first token is the padding that every text begins with.
@@ -260,12 +270,9 @@ class StyleTTS2Synthesizer(nn.Module):
             sigma_schedule=KarrasSchedule(sigma_min=0.0001, sigma_max=3.0, rho=9.0),
             clamp=False,
         )
-        devices = [context.device] if context.device.type == "cuda" else []
-        with torch.random.fork_rng(devices):
-            torch.manual_seed(self.seed)
-            noise = torch.randn(1, 1, self.style_dim).to(context.device)
-            options = {"embedding": context, "embedding_scale": guidance, "features": reference}
-            return sampler(noise, num_steps=self.steps, **options).squeeze(1)
+        noise = torch.randn(1, 1, self.style_dim).to(context.device)
+        options = {"embedding": context, "embedding_scale": guidance, "features": reference}
+        return sampler(noise, num_steps=self.steps, **options).squeeze(1)
 
     def _shift(self, states: Tensor) -> Tensor:
         # The HiFi-GAN decoder was trained on states one frame late.
@@ -334,7 +341,7 @@ def _load(parts: nn.ModuleDict, path: Path) -> None:
     parts.load_state_dict(strict_state(parts, weights, path))
 
 
-def _folder(source: str | Path) -> Path:
+def _folder(source: str | Path, revision: str | None) -> Path:
     folder = Path(source).expanduser()
     if not folder.is_dir():
         if folder.is_absolute() or str(source)[:1] in ".~" or str(source).count("/") != 1:
@@ -343,7 +350,7 @@ def _folder(source: str | Path) -> Path:
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
         try:
-            folder = Path(snapshot_download(str(source), allow_patterns=[WEIGHTS, CONFIG, PLBERT]))
+            folder = Path(snapshot_download(str(source), revision=revision, allow_patterns=[WEIGHTS, CONFIG, PLBERT]))
         except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as fault:
             reason = str(fault).strip().split("\n")[0][:200]
             raise BackendError(source, f"is no folder, and the hub gives none ({reason})", "check the name") from fault

@@ -66,8 +66,8 @@ def convert(checkpoint: str | Path, config: str | Path, plbert: str | Path, outp
 
 
 def _nets(path: Path) -> Mapping[str, Any]:
-    # The published file looks an attribute up.
-    loaded = read_pickle(path, allowed=[getattr])
+    # The published file looks an attribute up, which no weight needs.
+    loaded = read_pickle(path, ignored=["builtins.getattr"])
     nets = loaded.get("net") if isinstance(loaded, dict) else None
     lacking = [name for name in MODULES if not isinstance(nets, dict) or name not in nets]
     if lacking:

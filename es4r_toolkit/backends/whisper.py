@@ -87,7 +87,7 @@ class WhisperSpeechEncoder(nn.Module):
                 layer.to(self.dtype)
         self.encoder.config._attn_implementation = PACKED
         self.encoder.embed_positions.requires_grad_(False)
-        self.freeze, self.full_window, self.source = freeze, full_window, (str(source), revision)
+        self.freeze, self.full_window, self.source = freeze, full_window, _identity(source, revision)
         if extractor.feature_size != config.num_mel_bins:
             raise BackendError(
                 source,
@@ -105,7 +105,7 @@ class WhisperSpeechEncoder(nn.Module):
 
     def is_of(self, source: str | Path, revision: str | None) -> bool:
         """Whether its weights are as that checkpoint has them."""
-        return self.freeze and self.source == (str(source), revision)
+        return self.freeze and self.source == _identity(source, revision)
 
     def save(self, folder: str | Path) -> None:
         """Write the encoder as a Whisper checkpoint without decoder layers (safetensors)."""
@@ -228,6 +228,10 @@ class WhisperSpeechEncoder(nn.Module):
         self.encoder.to(self.dtype).config._attn_implementation = REHEARSED
         packed = torch.empty(1, sum(states), self.out_dim, dtype=self.dtype, device="meta", requires_grad=True)
         return self._attend(packed, states)
+
+
+def _identity(source: str | Path, revision: str | None) -> tuple[str, str | None]:
+    return (str(Path(source).expanduser().resolve()), None) if is_folder(source) else (str(source), revision)
 
 
 def _front_end(source: str | Path, config: WhisperConfig, revision: str | None) -> WhisperFeatureExtractor:

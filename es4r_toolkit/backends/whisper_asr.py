@@ -61,6 +61,7 @@ class WhisperRecognizer(nn.Module):
         if whole.decoder_layers < 1:
             raise BackendError(source, "is an encoder without a decoder", "name a whole Whisper checkpoint")
         self._load_encoder = partial(WhisperSpeechEncoder, source, revision=revision, architecture=architecture)
+        self.identity = f"{self.name} {source} {revision or ''} {language or ''}".strip()
         self.source, self.revision, self.sample_rate = source, revision, RATE
         self.encoder: WhisperSpeechEncoder | None = None
         self.shares_features = False
@@ -98,7 +99,8 @@ class WhisperRecognizer(nn.Module):
     def transcribe(self, waveform: Tensor) -> str:
         """A recording (samples,) within [-1, 1] at ``sample_rate`` -> its words."""
         if self.encoder is None:
-            self.encoder = self._load_encoder().to(waveform.device)
+            self.encoder = self._load_encoder().to(next(self.model.parameters()).device)
+        waveform = waveform.to(next(self.encoder.parameters()).device)
         mels, _ = self.encoder.features(waveform[None], torch.ones(1, device=waveform.device))
         return self.transcribe_features(mels[0])
 

@@ -43,7 +43,7 @@ def write_down(
     with path.open("a", encoding="utf-8") as file:
         for name in progress(missing):
             text = recognizer.transcribe(load_turn(unwritten[name], recognizer.sample_rate))
-            file.write(json.dumps({"audio": name, "text": text, "recognizer": recognizer.name}) + "\n")
+            file.write(json.dumps({"audio": name, "text": text, "recognizer": recognizer.identity}) + "\n")
             file.flush()
 
 
@@ -69,4 +69,4 @@ def _known(path: Path, recognizer: Recognizer) -> dict[str, str]:
     if not path.read_bytes().endswith(b"\n"):
         # Killed within a line.
         path.write_text("".join(path.read_text(encoding="utf-8").splitlines(keepends=True)[:-1]), encoding="utf-8")
-    return {line["audio"]: line["text"] for line in read_lines(path) if line["recognizer"] == recognizer.name}
+    return {line["audio"]: line["text"] for line in read_lines(path) if line["recognizer"] == recognizer.identity}

@@ -19,6 +19,7 @@ from es4r_toolkit.protocols import LanguageModel
 from es4r_toolkit.stages.understanding import SpeechStates
 
 PARTS = ("text", "fused")
+LONGEST = 128  # tokens of a reply
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,9 @@ class EmpatheticGeneration(nn.Module):
         over the whole ``context`` (for a baseline without speech).
     system : str
         The system message.
-    max_new_tokens : int
-        The longest reply.
+    max_new_tokens : int or None
+        The longest reply; None takes what the language model's own generation
+        config says, 128 where it says nothing.
     match_embeddings : bool
         Bring speech positions to the root mean square of the language model's
         token embeddings, by a learned factor that starts there (ours). What
@@ -84,7 +86,7 @@ class EmpatheticGeneration(nn.Module):
         context: Sequence[str] = ("text", "fused"),
         lora_scope: str = "speech",
         system: str = SYSTEM,
-        max_new_tokens: int = 128,
+        max_new_tokens: int | None = LONGEST,
         match_embeddings: bool = True,
     ):
         super().__init__()
@@ -92,7 +94,8 @@ class EmpatheticGeneration(nn.Module):
         require(fit, "context", list(context), f"must hold each of {list(PARTS)} at most once, and one at least")
         require(lora_scope in ("speech", "context"), "lora_scope", lora_scope, "must be speech or context")
         self.llm, self.fusion = llm, fusion
-        self.layout, self.lora_scope, self.max_new_tokens = tuple(context), lora_scope, max_new_tokens
+        self.layout, self.lora_scope = tuple(context), lora_scope
+        self.max_new_tokens = max_new_tokens or getattr(llm, "max_new_tokens", None) or LONGEST
         self.render = PromptRenderer(llm.tokenizer, system)
         self.loudness = None
         if match_embeddings and self.hears:

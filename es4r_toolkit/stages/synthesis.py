@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from es4r_toolkit.errors import BackendError
 from es4r_toolkit.lobes.energy_strategy import EnergyStrategySelector, StrategyChoice
 from es4r_toolkit.lobes.style_fuser import StyleFuser
 from es4r_toolkit.masks import frame_counts
 from es4r_toolkit.protocols import SpeechSynthesizer
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -78,18 +82,25 @@ class EmpatheticSynthesis(nn.Module):
                 styles = [self.voice.strategy_style(choice.weights) for choice in choices]
         else:
             samples = frame_counts(wav_lens, waveforms.shape[1]).tolist()
+            turns = [self._style(wave[:count]) for wave, count in zip(waveforms, samples)]
+            heard = torch.tensor([turn is not None for turn in turns], device=energies.device)
             nothing = waveforms.new_zeros(self.voice.style_dim)
-            # A silent turn weighs nothing and has no style that could be computed.
-            turns = [
-                self.voice.style(wave[:count], self.sample_rate).to(nothing) if weight > 0 else nothing
-                for wave, count, weight in zip(waveforms, samples, self.style.weights(energies, turns_per_dialogue))
-            ]
-            fused, weights = self.style(torch.stack(turns), energies, turns_per_dialogue)
-            styles = list(fused)
+            stacked = torch.stack([nothing if turn is None else turn.to(nothing) for turn in turns])
+            fused, weights = self.style(stacked, energies * heard, turns_per_dialogue)
+            # Where no turn has a style the voice speaks as it does without one.
+            styles = [style if bool(any_heard.any()) else None for style, any_heard in zip(fused, heard.split(sizes))]
         return [
             SpeechPlan(choice, tuple(energy.tolist()), tuple(share.tolist()), style)
             for choice, energy, share, style in zip(choices, energies.split(sizes), weights.split(sizes), styles)
         ]
+
+    def _style(self, waveform: Tensor) -> Tensor | None:
+        """The style of a turn (S,); None of one that has too little speech."""
+        try:
+            return self.voice.style(waveform, self.sample_rate)
+        except BackendError as fault:
+            logger.warning("a turn has no part in the style of the reply: %s", fault)
+            return None
 
     def speak(self, text: str, plan: SpeechPlan) -> Tensor:
         """A reply -> waveform (samples,) at the voice's sample rate."""

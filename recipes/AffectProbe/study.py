@@ -91,7 +91,7 @@ class Run:
         made = self.folder / "hyperparams.yaml"
         if made.is_file() and plain(made.read_text(encoding="utf-8")) != plain(compose(HPARAMS, self.settings)):
             raise ConfigError(self.folder, "was trained with other settings", "remove it, or give another --output")
-        # The model is exported last.
+        # The scores are written last.
         return all((self.folder / name).is_file() for name in ("scores.json", "model/trained.safetensors"))
 
 
@@ -178,7 +178,7 @@ def read_records(path: Path, runs: Sequence[Run]) -> dict[tuple[str, str, str], 
     ConfigError
         If one was trained with other settings than the plan has now.
     """
-    known = {tuple(line[name] for name in ("voices", "run", "variant")): line for line in whole_lines(path)}
+    known = {names_of(line): line for line in whole_lines(path)}
     found = {run.name_of_all: (known[run.name_of_all], run) for run in runs if run.name_of_all in known}
     for names, (record, run) in found.items():
         if record["digest"] != run.digest():
@@ -199,8 +199,18 @@ def whole_lines(path: Path) -> list[dict]:
 
 
 def write_lines(path: Path, records: Sequence[dict]) -> None:
-    """Records in the order of the plan."""
-    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    """Records in the order of the plan, then those of other plans, each once."""
+    named = {names_of(record): record for record in records}
+    others = {names_of(line): line for line in whole_lines(path) if names_of(line) not in named}
+    beside = path.with_suffix(".new")
+    lines = [*named.values(), *others.values()]
+    beside.write_text("".join(json.dumps(record) + "\n" for record in lines), encoding="utf-8")
+    beside.replace(path)
+
+
+def names_of(record: Mapping) -> tuple[str, str, str]:
+    """The names of voices, run and variant."""
+    return record["voices"], record["run"], record["variant"]
 
 
 def plan_runs(plan: Mapping, output: Path) -> list[Run]:

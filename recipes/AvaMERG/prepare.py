@@ -27,7 +27,8 @@ RECORDING = re.compile(r"dia(?P<conversation>\d+)utt(?P<index>\d+)(?:_(?P<profil
 PROFILES = {"speaker": "speaker_profile", "listener": "listener_profile"}
 SPLITS = ("train", "valid", "test")
 SAMPLES = "dialogues.jsonl"
-Recordings = Mapping[tuple[int, int], Mapping[str, Path]]
+MEND = "take the JSON as it was published"
+Recordings = Mapping[tuple[int, int], Mapping[str, Sequence[Path]]]
 
 
 def prepare(
@@ -89,7 +90,8 @@ def prepare(
 def _published(
     root: Path, found: Mapping[str, Path], valid_share: float, seed: int, rejects: list[dict[str, str]]
 ) -> dict[str, list[dict]]:
-    recordings = {split: _index(path.parent if _has_wav(path.parent) else root) for split, path in found.items()}
+    everywhere = sorted(root.rglob("*.wav"))
+    recordings = {split: _index(root, everywhere, split) for split in found}
     samples: dict[str, list[dict]] = {split: [] for split in SPLITS}
     conversations: dict[str, list[list[dict]]] = {}
     for split, path in found.items():
@@ -113,30 +115,34 @@ def _samples_of(record: Record, recordings: Recordings, folder: Path) -> Iterato
     if isinstance(value, FieldError):
         raise value
     if not isinstance(value, dict):
-        raise FieldError("conversation", "is no object", "take the JSON as it was published")
+        raise FieldError("conversation", "is no object", MEND)
     conversation = str(value.get("conversation_id", ""))
     if not conversation.isdigit():
-        raise FieldError("conversation_id", f"is {conversation!r}", "take the JSON as it was published")
+        raise FieldError("conversation_id", f"is {conversation!r}", MEND)
     turns = value.get("turns")
     if not isinstance(turns, list) or not turns:
-        raise FieldError("turns", "are missing", "take the JSON as it was published")
-    profiles = {role: str((value.get(key) or {}).get("ID", "")) for role, key in PROFILES.items()}
+        raise FieldError("turns", "are missing", MEND)
+    profiles = {role: str(_mapping(value.get(key), key).get("ID", "")) for role, key in PROFILES.items()}
 
     def recording(index: int, role: str) -> str:
         takes = recordings.get((int(conversation), index), {})
         profile = profiles.get(role, "")
         # Without the profile in its name, or with another where there is no doubt.
-        path = takes.get(profile) or takes.get("") or (next(iter(takes.values())) if len(takes) == 1 else None)
-        return str((path or folder / f"dia{int(conversation):05d}utt{index}_{profile}.wav").resolve())
+        paths = takes.get(profile) or takes.get("") or (next(iter(takes.values())) if len(takes) == 1 else [])
+        if len(paths) > 1:
+            problem = f"is in {paths[0].parent} and in {paths[1].parent}"
+            raise FieldError(paths[0].name, problem, "leave the one that is meant")
+        path = paths[0] if paths else folder / f"dia{int(conversation):05d}utt{index}_{profile}.wav"
+        return str(path.resolve())
 
     for place, turn in enumerate(turns):
         field = f"turns[{place}]"
         if not isinstance(turn, dict) or not isinstance(turn.get("dialogue_history"), list):
-            raise FieldError(f"{field}.dialogue_history", "is missing", "take the JSON as it was published")
+            raise FieldError(f"{field}.dialogue_history", "is missing", MEND)
         history = []
         for index, one in enumerate(turn["dialogue_history"]):
             if not isinstance(one, dict):
-                raise FieldError(f"{field}.dialogue_history[{index}]", "is no object", "take it as it was published")
+                raise FieldError(f"{field}.dialogue_history[{index}]", "is no object", MEND)
             number, role = one.get("index", index), str(one.get("role", "")).lower()
             if type(number) is not int:
                 raise FieldError(f"{field}.dialogue_history[{index}].index", f"is {number!r}", "write a whole number")
@@ -158,7 +164,7 @@ def _samples_of(record: Record, recordings: Recordings, folder: Path) -> Iterato
             spoken = Path(recording(number, "listener"))
             if spoken.is_file():
                 sample["response"]["audio_path"] = str(spoken)
-        emotion = (turn.get("chain_of_empathy") or {}).get("speaker_emotion")
+        emotion = _mapping(turn.get("chain_of_empathy"), f"{field}.chain_of_empathy").get("speaker_emotion")
         if emotion:
             sample["speaker_emotion"] = emotion
         yield sample
@@ -182,18 +188,27 @@ def _samples(root: Path, seed: int) -> dict[str, list[dict]]:
     return samples
 
 
-def _index(folder: Path) -> Recordings:
-    """Recordings by conversation and utterance, then by profile."""
-    index: dict[tuple[int, int], dict[str, Path]] = defaultdict(dict)
-    for path in sorted(folder.rglob("*.wav")):
+def _mapping(value: object, field: str) -> Mapping:
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise FieldError(field, f"is {value!r}, no object", MEND)
+    return value
+
+
+def _index(root: Path, paths: Sequence[Path], split: str) -> Recordings:
+    """Recordings by conversation and utterance, then by profile: where a name is used twice, those of the split."""
+    index: dict[tuple[int, int], dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
+    for path in paths:
         named = RECORDING.fullmatch(path.name)
         if named is not None:
-            index[int(named["conversation"]), int(named["index"])][named["profile"] or ""] = path
+            index[int(named["conversation"]), int(named["index"])][named["profile"] or ""].append(path)
+    for takes in index.values():
+        for profile, found in takes.items():
+            own = [path for path in found if split in str(path.parent.relative_to(root))]
+            if len(found) > 1 and own:
+                takes[profile] = own
     return index
-
-
-def _has_wav(folder: Path) -> bool:
-    return next(folder.rglob("*.wav"), None) is not None
 
 
 def _find(root: Path, name: str) -> Path | None:

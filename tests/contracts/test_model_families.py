@@ -7,6 +7,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from es4r_toolkit.backends.causal_lm import CausalLM, position_ids
+from es4r_toolkit.backends.partial_lora import lora_parameters
 
 SIZES = {
     "hidden_size": 32,
@@ -91,3 +92,34 @@ def test_the_last_layer_works_at_the_end_only(family):
     lm.logits(torch.randn(2, 12, 32), torch.ones(2, 12, dtype=torch.bool), None, last=5)
     hook.remove()
     assert [shape[:-1].numel() for shape in seen] == [10]
+
+
+@pytest.mark.parametrize("family", ["qwen3", "qwen2", "llama"], indirect=True)
+def test_what_learned_a_step_answers_the_same_when_loaded(family):
+    """Of the families that the recipes name."""
+    lora = {"rank": 2, "alpha": 4, "dropout": 0.0}
+    lm = CausalLM(family, lora=lora).train()
+    torch.manual_seed(0)
+    embeds, valid = torch.randn(2, 9, 32), torch.ones(2, 9, dtype=torch.bool)
+    adapted = torch.zeros(2, 9, dtype=torch.bool)
+    adapted[:, 3:6] = True
+    before = lm.logits(embeds, valid, adapted, 4)
+    optimizer = torch.optim.SGD(lora_parameters(lm).values(), lr=50.0)
+    before.square().mean().backward()
+    optimizer.step()
+    learned = lm.eval().logits(embeds, valid, adapted, 4)
+    assert not torch.equal(learned, before)
+    again = CausalLM(family, lora=lora).eval()
+    for name, weight in lora_parameters(again).items():
+        weight.data.copy_(lora_parameters(lm)[name].data)
+    torch.testing.assert_close(again.logits(embeds, valid, adapted, 4), learned, rtol=0, atol=0)
+    assert again.generate(embeds, valid, adapted, 6) == lm.generate(embeds, valid, adapted, 6)
+
+
+@pytest.mark.parametrize("family", ["qwen3", "qwen2", "llama"], indirect=True)
+def test_a_saved_model_is_the_same_one(family, tmp_path):
+    lm = CausalLM(family).eval()
+    lm.save(tmp_path)
+    embeds, valid = torch.randn(2, 9, 32), torch.ones(2, 9, dtype=torch.bool)
+    found, expected = (model.logits(embeds, valid, None, 9) for model in (CausalLM(tmp_path).eval(), lm))
+    assert torch.equal(found, expected)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import random
+import struct
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -12,6 +15,7 @@ import yaml
 from published import STYLE_HALF, ToyDecoder, save_styletts2_pickle
 from safetensors.torch import load_file, save_file
 
+from es4r_toolkit.backends.randomness import own_random_numbers
 from es4r_toolkit.backends.styletts2 import FRAME, PLBERT, SYMBOLS, TAIL, WEIGHTS, StyleTTS2Synthesizer
 from es4r_toolkit.backends.styletts2_convert import convert
 from es4r_toolkit.cli import app
@@ -70,7 +74,8 @@ def style(voice):
 def durations(voice, text, style, prosody=PLAIN):
     """Frames of each token of a text of one piece."""
     (tokens,) = voice._pieces(text)
-    return voice._say(tokens, style, prosody).durations
+    with own_random_numbers(voice.seed):
+        return voice._say(tokens, style, prosody).durations
 
 
 def test_it_keeps_the_contract_of_a_voice(voice, style):
@@ -127,6 +132,11 @@ def test_energy_is_a_gain_that_does_not_clip(voice, style):
     plain, quiet = (voice.synthesize(TEXT, style, Prosody(energy=level)) for level in (0.0, -6.0))
     torch.testing.assert_close(quiet, plain * 10 ** (-6 / 20))
     assert voice.synthesize(TEXT, style, Prosody(energy=40.0)).abs().max() <= 1
+
+
+def test_a_style_of_another_width_is_refused(voice):
+    with pytest.raises(BackendError, match=r"style of shape \(256,\), not \(32,\)"):
+        voice.synthesize(TEXT, torch.zeros(256))
 
 
 def test_alpha_and_beta_of_zero_take_the_reference_as_it_is(folder, style):
@@ -228,6 +238,37 @@ def test_a_pickle_that_would_run_something_is_refused(pickled, tmp_path):
     assert not (tmp_path / "voice").exists()
 
 
+def test_a_pickle_that_reaches_for_functions_by_their_names_is_refused(pickled, tmp_path):
+    """By getattr, which published files name, a function's globals could be reached and exec put among them."""
+
+    def text(value: str) -> bytes:
+        return b"X" + struct.pack("<I", len(value.encode())) + value.encode()
+
+    getattr_ = b"cbuiltins\ngetattr\n"
+    rebuild = b"ctorch._utils\n_rebuild_device_tensor_from_cpu_tensor\n"
+
+    def attribute(of: bytes, name: str) -> bytes:
+        return getattr_ + of + text(name) + b"\x86R"
+
+    code = f"open({str(tmp_path / 'sprung')!r}, 'w')"
+    run = attribute(attribute(getattr_, "__self__"), "exec")
+    load = b"(" + attribute(rebuild, "__globals__") + text("_get_restore_location") + run + b"s"
+    with zipfile.ZipFile(tmp_path / "trap.pth", "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr("trap/data.pkl", b"\x80\x02" + load + rebuild + b"(NN" + text(code) + b"\x89tRt.")
+        archive.writestr("trap/version", "3\n")
+        archive.writestr("trap/byteorder", "little")
+    with pytest.raises(BackendError, match="cannot be read as weights"):
+        convert(tmp_path / "trap.pth", pickled / "config.yml", pickled / "plbert.yml", tmp_path / "voice")
+    assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize("content", [b"no pickle", b"", b"PK\x03\x04cut"])
+def test_a_file_that_is_no_checkpoint_is_refused(pickled, tmp_path, content):
+    (tmp_path / "broken.pth").write_bytes(content)
+    with pytest.raises(BackendError, match="cannot be read as weights"):
+        convert(tmp_path / "broken.pth", pickled / "config.yml", pickled / "plbert.yml", tmp_path / "voice")
+
+
 def test_a_checkpoint_without_a_part_is_refused(pickled, tmp_path):
     torch.save({"net": {"bert": {}}}, tmp_path / "part.pth")
     with pytest.raises(BackendError, match="holds no bert_encoder"):
@@ -273,3 +314,20 @@ def test_without_the_package_it_says_how_to_install_it(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "styletts2.models", None)
     with pytest.raises(BackendError, match=r"make styletts2"):
         StyleTTS2Synthesizer(folder)
+
+
+def test_its_own_decoder_speaks_the_same_again_and_moves_no_random_state(tmp_path, monkeypatch):
+    """At the widths that it fixes, with random weights."""
+    monkeypatch.undo()
+    from styletts2.Modules import hifigan
+
+    importlib.reload(hifigan)
+    save_styletts2_pickle(tmp_path, width=512, style=128)
+    voice = StyleTTS2Synthesizer(converted(tmp_path, tmp_path / "voice"))
+    style = voice.style(recording(1.0), 16000)
+    state = torch.get_rng_state()
+    first, again = (voice.synthesize("I hear you, my dear friend.", style) for _ in range(2))
+    assert torch.equal(first, again)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.isfinite(first).all()
+    assert len(first) > 10 * FRAME

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -116,6 +117,30 @@ def test_what_cannot_be_used_is_named_and_the_rest_is_kept(corpus, tmp_path):
     problems = [rejection.problem for report in reports for rejection in report.rejected]
     assert len(problems) == 2
     assert all("dia00009utt0_28.wav" in problem for problem in problems)
+
+
+def test_a_profile_that_is_no_object_costs_its_own_conversation(corpus, tmp_path):
+    published = json.loads((corpus / "train.json").read_text())
+    published[0]["speaker_profile"] = "young"
+    published[1]["turns"][0]["chain_of_empathy"] = "sad"
+    (corpus / "train.json").write_text(json.dumps(published))
+    assert "2 entries left out" in prepare(corpus, tmp_path / "out").stdout
+    fields = [one["field"] for one in lines_of(tmp_path / "out" / "rejects.jsonl")]
+    assert fields == ["speaker_profile", "turns[0].chain_of_empathy"]
+
+
+def test_recordings_of_one_name_are_taken_from_their_split_or_named(corpus, tmp_path):
+    (sound,) = corpus.rglob("dia01118utt0.wav")
+    shutil.copy(sound, corpus / "train_audio" / "dia01118utt0.wav")
+    assert "0 entries left out" in prepare(corpus, tmp_path / "out").stdout
+    first = read_manifest(tmp_path / "out" / "test.jsonl").dialogues[0].history[0]
+    assert first.audio.parent.name == "test_audio"
+    (corpus / "test_audio" / "again").mkdir()
+    shutil.copy(sound, corpus / "test_audio" / "again")
+    assert "1 entries left out" in prepare(corpus, tmp_path / "again").stdout
+    (reject,) = lines_of(tmp_path / "again" / "rejects.jsonl")
+    assert reject["field"] == "dia01118utt0.wav"
+    assert "again" in reject["problem"]
 
 
 def test_an_empty_folder_is_told_what_it_lacks(tmp_path):

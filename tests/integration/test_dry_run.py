@@ -11,11 +11,12 @@ from tones import TRAIN_YAML
 from es4r_toolkit.backends.causal_lm import CausalLM
 from es4r_toolkit.backends.checkpoints import is_planning, planning
 from es4r_toolkit.backends.whisper import WhisperSpeechEncoder
-from es4r_toolkit.errors import BackendError
+from es4r_toolkit.errors import BackendError, ConfigError
 from es4r_toolkit.hparams import build, compose
 from es4r_toolkit.planning import GIB, NF4, Workload, dry_run, render, saved_bytes
 from es4r_toolkit.training import run_recipe
 
+AVAMERG = TRAIN_YAML.parents[2] / "AvaMERG" / "hparams" / "train_qwen3.yaml"
 FULL = {
     "encoder": "whisper_large_v3",
     "encoder_source": "openai/whisper-large-v3",
@@ -73,6 +74,60 @@ def test_weights_are_counted_as_the_built_pipeline_has_them(overrides):
     assert "nothing would be downloaded" in render(plan)
 
 
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_frozen_weights_are_no_activations(device):
+    """Of frozen layers the backward pass needs the weights, which are there anyway, and what non-linear steps saw."""
+    with torch.device(device):
+        layers = torch.nn.Sequential(torch.nn.Linear(8, 32), torch.nn.Tanh(), torch.nn.Linear(32, 4))
+        inputs = torch.zeros(5, 8, requires_grad=True)
+    layers.requires_grad_(False)
+    # Of tanh its output, 5 x 32 numbers of four bytes.
+    assert saved_bytes(lambda: layers(inputs)) == 5 * 32 * 4
+
+
+def test_affectprobe_is_planned_before_its_backbones_are_there(tmp_path, offline):
+    plan = dry_run(TRAIN_YAML, {"data_folder": str(tmp_path), "backbones": "results/not/there"})
+    frozen = {part.name: part.frozen for part in plan.parts}
+    assert 100_000 < frozen["understanding.encoder"] < 1_000_000
+    assert 100_000 < frozen["generation.llm"] < 1_000_000
+
+
+def test_a_recognizer_is_planned_by_the_sizes_that_the_encoder_states(offline):
+    shared = {"recognizer": "whisper", "recognizer_source": "openai/whisper-large-v3"}
+    plan = dry_run(AVAMERG, {"data_folder": "x", **shared})
+    (decoder,) = (part for part in plan.parts if part.name == "recognizer.model")
+    # The other half of 1.54 billion: 907 million, the vocabulary with it.
+    assert decoder.frozen == pytest.approx(907e6, rel=0.01)
+    assert len(plan.checkpoints) == 2, "loaded once"
+
+
+@pytest.mark.parametrize("name", ["llm_source", "encoder_source"])
+def test_a_folder_that_is_not_there_is_no_download(name, tmp_path):
+    with pytest.raises(BackendError, match="no such folder"):
+        dry_run(AVAMERG, {"data_folder": "x", name: str(tmp_path / "nowhere")})
+
+
+def test_whoever_forgets_the_corpus_is_told_so():
+    with pytest.raises(ConfigError, match="data_folder"):
+        dry_run(AVAMERG, {})
+
+
+@pytest.mark.parametrize(
+    "swap",
+    [
+        {"voice": "styletts2", "voice_source": "somebody/styletts2"},
+        {"recognizer": "whisper", "recognizer_source": "openai/whisper-large-v3"},
+        {"encoder": "wavlm_large", "encoder_max_frames": 100},
+        {"llm": "qwen2_5_7b", "llm_revision": "main", "voice_rate": 150},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("size", ["qwen3", "llama"])
+def test_parts_of_the_papers_recipe_are_swapped_in_either_file(size, swap, offline):
+    plan = dry_run(AVAMERG.with_name(f"train_{size}.yaml"), {"data_folder": "x", **swap})
+    assert len(plan.parts) >= 6
+
+
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_the_language_models_activations_are_those_of_a_real_step(qwen3_folder, checkpointing):
     def built():
@@ -94,7 +149,7 @@ def test_the_speech_encoders_activations_are_those_of_a_real_step(whisper_folder
     with planning():
         reckoned = saved_bytes(lambda: WhisperSpeechEncoder(whisper_folder).rehearse([80, 80]))
     # The two convolutions and the mels are left out: of a deep encoder little, of this one layer much.
-    assert 0.3 * real < reckoned < real
+    assert 0.2 * real < reckoned < real
 
 
 def test_four_bits_a_weight_are_counted(tones, overrides):

@@ -116,8 +116,13 @@ def test_what_was_scored_elsewhere_is_not_trained_again(make_study, tmp_path):
     assert study.main([*make(), *tables]) == 0
     assert not trained(runs)
     assert before == {path.name: path.read_bytes() for path in (tmp_path / "tables").iterdir()}
-    # A line that a kill cut short is not a score.
+    # Another plan with the same tables leaves the lines that it has not.
+    smaller = {**PLAN, "variants": {"plus": {}}}
+    assert study.main([*make(plan=smaller), *tables]) == 0
     records = tmp_path / "tables" / "runs.jsonl"
+    assert sorted(records.read_bytes().splitlines()) == sorted(before["runs.jsonl"].splitlines())
+    assert study.main([*make(), *tables]) == 0
+    # A line that a kill cut short is not a score.
     records.write_bytes(before["runs.jsonl"][:-20])
     assert study.main([*make(), *tables]) == 0
     assert trained(runs) == ["w_o_dual"]
