@@ -1,0 +1,56 @@
+"""The figures of the study that pages quote are those of its records, and its tables can be made of them again."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+KEPT = ROOT / "docs" / "study"
+PAGE = (ROOT / "docs" / "study.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def recipe():
+    """The study's scripts, importable by their bare names while the test runs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "recipes" / "AffectProbe"))
+        import study
+        import study_tables
+
+        yield study, study_tables
+        for name in ("study", "study_tables"):
+            sys.modules.pop(name, None)
+
+
+@pytest.fixture(scope="module")
+def summary(recipe) -> dict:
+    study, tables = recipe
+    scores = [tables.Score.of(record) for record in study.whole_lines(KEPT / "runs.jsonl")]
+    return tables.summarize(scores, study.read_plan(str(study.STUDY)))
+
+
+def test_the_tables_are_those_of_the_records(recipe, summary):
+    _, tables = recipe
+    assert json.loads((KEPT / "study.json").read_text()) == json.loads(json.dumps(summary))
+    assert (KEPT / "study.md").read_text(encoding="utf-8") == tables.markdown(summary)
+
+
+def test_the_page_shows_the_tables(summary):
+    (shown,) = re.findall(r"<!-- study\.py -->\n\n(.*?)\n<!-- end of its tables -->", PAGE, re.DOTALL)
+    assert shown.strip() == (KEPT / "study.md").read_text(encoding="utf-8").strip()
+
+
+@pytest.mark.parametrize("path", ["docs/study.md", "README.md"])
+def test_what_is_quoted_is_the_mean(path, summary):
+    """Such as "plus, recorded, affect: .665"; written so where a page quotes a mean in its text."""
+    text = (ROOT / path).read_text(encoding="utf-8")
+    quotes = re.findall(r"\(([\w\[\]/ ]+), (espeak|recorded), (affect|trend|topic): (\d?\.\d+)\)", text)
+    for variant, voices, slot, value in quotes:
+        mean = summary["voices"][voices]["variants"][variant][slot]["mean"]
+        decimals = len(value.split(".")[1])
+        assert round(mean, decimals) == float(value), f"{path}: {variant}, {voices}, {slot} is {mean}"
