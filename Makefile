@@ -3,14 +3,17 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+VOICES := styletts2==0.1.6 kokoro==0.9.4
 
-.PHONY: help install demo test lint bench bench-scaling styletts2 kokoro clean
+.PHONY: help install demo test lint bench bench-scaling clean
 help:  ## What can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
 $(STAMP): setup.py pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(RUN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@# Their own pins go with nothing here; what their models need is among the extras.
+	$(RUN)/pip install --quiet --disable-pip-version-check --no-deps $(VOICES)
 	@touch $@
 
 install: $(STAMP)  ## Set up .venv with the package, editable, and what its tests need
@@ -30,14 +33,6 @@ bench: $(STAMP)  ## Time the pipeline on es4r-base with one thread, and print JS
 
 bench-scaling: $(STAMP)  ## Plot time and memory against turns and seconds: results/scaling/
 	@OMP_NUM_THREADS=1 $(RUN)/python benchmarks/scaling.py $(BENCH)
-
-styletts2: $(STAMP)  ## Add the voice StyleTTS 2, whose package cannot be resolved beside the others
-	$(RUN)/pip install --quiet --disable-pip-version-check -e '.[styletts2]'
-	$(RUN)/pip install --quiet --disable-pip-version-check --no-deps styletts2==0.1.6
-
-kokoro: $(STAMP)  ## Add the voice Kokoro, without the text front end that its package brings
-	$(RUN)/pip install --quiet --disable-pip-version-check -e '.[kokoro]'
-	$(RUN)/pip install --quiet --disable-pip-version-check --no-deps kokoro==0.9.4
 
 clean:  ## Remove results and the environment
 	rm -rf $(VENV) results build dist *.egg-info

@@ -34,6 +34,7 @@ ESPEAK = ["espeakng-loader>=0.2.4,<0.3"]
 # English, with its model in the wheel.
 ASR = ["pocketsphinx>=5,<6"]
 STYLETTS2 = [*ESPEAK, "munch", "einops", "einops-exts", "pyyaml"]
+KOKORO = [*ESPEAK, "loguru", "attrs"]
 QUANTIZED = ["bitsandbytes>=0.48", "accelerate>=1.1"]
 
 setup(
@@ -54,12 +55,12 @@ setup(
         "asr": ASR,
         "demo": [*ESPEAK, *ASR, "gradio>=6.16,<7"],
         "quantized": QUANTIZED,
-        # kokoro 0.9.4 itself is installed with --no-deps (make kokoro): of its 45 packages the model needs these.
-        "kokoro": [*ESPEAK, "loguru", "attrs"],
+        # kokoro 0.9.4 itself is installed with --no-deps, as `make install` does: of its 45 packages the model needs these.
+        "kokoro": KOKORO,
         # styletts2 0.1.6 pins transformers < 5 and never resolves beside the core: it is installed with --no-deps
-        # beside these (make styletts2).
+        # beside these, as `make install` does.
         "styletts2": STYLETTS2,
-        "dev": [*ESPEAK, *ASR, *QUANTIZED, "pytest>=8", "pytest-timeout", "hypothesis", "ruff", "build"],
+        "dev": [*STYLETTS2, *KOKORO, *ASR, *QUANTIZED, "pytest>=8", "pytest-timeout", "hypothesis", "ruff", "build"],
     },
     entry_points={"console_scripts": ["es4r=es4r_toolkit.cli:main"]},
 )

@@ -26,7 +26,7 @@ from es4r_toolkit.lobes.energy_strategy import Prosody
 
 PLAIN = Prosody()
 CONFIG, WEIGHTS, VOICES = "config.json", "model.safetensors", "voices.safetensors"
-INSTALL = "pip install --no-deps kokoro==0.9.4 && pip install 'es4r-toolkit[kokoro]' (or `make kokoro`)"
+INSTALL = "pip install --no-deps kokoro==0.9.4 && pip install 'es4r-toolkit[kokoro]'"
 MODULES = ("bert", "bert_encoder", "predictor", "decoder", "text_encoder")
 RATE = 24000  # Hz
 MOST_PHONEMES = 510  # what PL-BERT reads, and the rows of a voice pack

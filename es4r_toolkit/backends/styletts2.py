@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 PLAIN = Prosody()
 WEIGHTS, CONFIG, PLBERT = "model.safetensors", "config.yml", "plbert.yml"
-INSTALL = "pip install --no-deps styletts2==0.1.6 && pip install 'es4r-toolkit[styletts2]' (or `make styletts2`)"
+INSTALL = "pip install --no-deps styletts2==0.1.6 && pip install 'es4r-toolkit[styletts2]'"
 # What is needed to speak; the rest of a checkpoint is for training.
 MODULES = (
     "bert",

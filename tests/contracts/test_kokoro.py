@@ -19,7 +19,7 @@ from es4r_toolkit.protocols import SpeechSynthesizer
 
 pytest.importorskip("espeakng_loader", reason="the espeak extra is not installed")
 if not pytest.importorskip("importlib.util").find_spec("kokoro"):
-    pytest.skip("the voice Kokoro is not installed: make kokoro", allow_module_level=True)
+    pytest.skip("the voice Kokoro is not installed: make install", allow_module_level=True)
 
 TEXT = "I am so sorry to hear that."
 

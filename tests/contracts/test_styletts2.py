@@ -23,7 +23,7 @@ from es4r_toolkit.errors import BackendError, ConfigError
 from es4r_toolkit.lobes.energy_strategy import Prosody
 from es4r_toolkit.protocols import SpeechSynthesizer
 
-pytest.importorskip("styletts2", reason="the voice StyleTTS 2 is not installed: make styletts2")
+pytest.importorskip("styletts2", reason="the voice StyleTTS 2 is not installed: make install")
 pytest.importorskip("espeakng_loader", reason="the espeak extra is not installed")
 
 PLAIN = Prosody()
@@ -312,7 +312,7 @@ def test_what_is_missing_is_named(folder, tmp_path):
 
 def test_without_the_package_it_says_how_to_install_it(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "styletts2.models", None)
-    with pytest.raises(BackendError, match=r"make styletts2"):
+    with pytest.raises(BackendError, match=r"make install"):
         StyleTTS2Synthesizer(folder)
 
 

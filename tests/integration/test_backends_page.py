@@ -57,7 +57,7 @@ def voices(checkpoints, tmp_path, monkeypatch) -> Callable[[str], None]:
     def save(name: str) -> None:
         pytest.importorskip("espeakng_loader", reason="the espeak extra is not installed")
         if name == "STYLETTS2":
-            hifigan = pytest.importorskip("styletts2.Modules.hifigan", reason="not installed: make styletts2")
+            hifigan = pytest.importorskip("styletts2.Modules.hifigan", reason="not installed: make install")
             from es4r_toolkit.backends.styletts2_convert import convert
 
             monkeypatch.setattr(hifigan, "Decoder", ToyDecoder)
@@ -65,7 +65,7 @@ def voices(checkpoints, tmp_path, monkeypatch) -> Callable[[str], None]:
             convert(*(tmp_path / file for file in ("epochs_2nd.pth", "config.yml", "plbert.yml")), checkpoints[name])
         else:
             if not importlib.util.find_spec("kokoro"):
-                pytest.skip("not installed: make kokoro")
+                pytest.skip("not installed: make install")
             from es4r_toolkit.backends.kokoro_convert import convert
 
             save_kokoro_pickles(tmp_path)
