@@ -55,7 +55,8 @@ setup(
         "asr": ASR,
         "demo": [*ESPEAK, *ASR, "gradio>=6.16,<7"],
         "quantized": QUANTIZED,
-        # kokoro 0.9.4 itself is installed with --no-deps, as `make install` does: of its 45 packages the model needs these.
+        # kokoro 0.9.4 itself is installed with --no-deps, as `make install` does: of its 45 packages its model needs
+        # these.
         "kokoro": KOKORO,
         # styletts2 0.1.6 pins transformers < 5 and never resolves beside the core: it is installed with --no-deps
         # beside these, as `make install` does.
