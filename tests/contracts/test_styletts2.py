@@ -312,7 +312,7 @@ def test_what_is_missing_is_named(folder, tmp_path):
 
 def test_without_the_package_it_says_how_to_install_it(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "styletts2.models", None)
-    with pytest.raises(BackendError, match=r"make install"):
+    with pytest.raises(BackendError, match=r"pip install --no-deps styletts2==0\.1\.6"):
         StyleTTS2Synthesizer(folder)
 
 
