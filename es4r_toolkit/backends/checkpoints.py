@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from torch import Tensor
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
@@ -249,6 +250,18 @@ def read_pickle(path: Path, ignored: Sequence[str] = ()) -> Any:
 
 def _nothing(*_: object) -> None:
     """What a function that is not called gives."""
+
+
+def check_weights(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], source: str | Path) -> None:
+    """Raise BackendError unless each of a module's weights is there, in its shape, and none is left over."""
+    odd = sorted(own.keys() ^ weights.keys())
+    if odd:
+        problem = f"{len(odd)} weights differ by name, {odd[0]} is {'missing' if odd[0] in own else 'not known'}"
+        raise BackendError(source, problem, "convert a whole checkpoint with its own configuration")
+    for name, value in own.items():
+        if value.shape != weights[name].shape:
+            shapes = f"{name} is {tuple(weights[name].shape)} there and {tuple(value.shape)} by its configuration"
+            raise BackendError(source, shapes, "convert it with its own configuration")
 
 
 def check_sizes(source: str | Path, backend: object, **expected: int | None) -> None:

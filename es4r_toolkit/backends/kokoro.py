@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from es4r_toolkit.backends.checkpoints import is_planning, plan
+from es4r_toolkit.backends.checkpoints import check_weights, is_planning, plan
 from es4r_toolkit.backends.phonemes import EspeakPhonemizer, sentences
 from es4r_toolkit.backends.randomness import own_random_numbers
 from es4r_toolkit.errors import BackendError, require
@@ -117,10 +117,12 @@ class KokoroSynthesizer(nn.Module):
                 raise BackendError(folder, f"has no {name}", "make it of published files: es4r convert-kokoro")
         self.model = build_model(json.loads((folder / CONFIG).read_text(encoding="utf-8")), folder)
         try:
-            load_strictly(self.model, load_file(folder / WEIGHTS), folder / WEIGHTS)
+            weights = load_file(folder / WEIGHTS)
             packs = load_file(folder / VOICES)
         except (SafetensorError, OSError) as fault:
             raise BackendError(folder, f"cannot be read ({fault})", "convert it again") from fault
+        check_weights(self.model.state_dict(), weights, folder / WEIGHTS)
+        self.model.load_state_dict(weights)
         wanted = sorted({voice, *self.strategy_voices.values()})
         for name in wanted:
             if name not in packs:
@@ -234,26 +236,6 @@ def build_model(config: Mapping[str, Any], source: str | Path) -> nn.Module:
             return model_class(repo_id="local", config=dict(config), model=str(nothing))
         except (KeyError, TypeError) as fault:
             raise BackendError(source, f"its configuration does not fit ({fault!r})", "convert it again") from fault
-
-
-def load_strictly(model: nn.Module, weights: Mapping[str, Tensor], source: str | Path) -> None:
-    """Load weights, each of them there and of the right shape.
-
-    Raises
-    ------
-    BackendError
-        If one is missing, left over or of another shape.
-    """
-    own = model.state_dict()
-    odd = sorted(own.keys() ^ weights.keys())
-    if odd:
-        problem = f"{len(odd)} weights differ by name, {odd[0]} is {'missing' if odd[0] in own else 'not known'}"
-        raise BackendError(source, problem, "convert a whole checkpoint with its own config.json")
-    for name, value in own.items():
-        if value.shape != weights[name].shape:
-            shapes = f"{name} is {tuple(weights[name].shape)} there and {tuple(value.shape)} by its configuration"
-            raise BackendError(source, shapes, "convert it with its own config.json")
-    model.load_state_dict(weights)
 
 
 def _model_class() -> type[nn.Module]:

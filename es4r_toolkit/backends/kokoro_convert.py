@@ -10,11 +10,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from es4r_toolkit.backends.checkpoints import read_pickle
-from es4r_toolkit.backends.kokoro import CONFIG, MODULES, VOICES, WEIGHTS, build_model, load_strictly
+from es4r_toolkit.backends.checkpoints import check_weights, read_pickle
+from es4r_toolkit.backends.converting import named_weights, new_folder
+from es4r_toolkit.backends.kokoro import CONFIG, MODULES, VOICES, WEIGHTS, build_model
 from es4r_toolkit.errors import BackendError
-
-PARALLEL = "module."  # what training on several GPUs puts before every name
 
 
 def convert(source: str | Path, output: str | Path) -> Path:
@@ -32,41 +31,24 @@ def convert(source: str | Path, output: str | Path) -> Path:
     BackendError
         If a file is missing or cannot be read, or the checkpoint holds not what its configuration says.
     """
-    folder, target = Path(source), Path(output)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise BackendError(target, "is there already", "name a new folder")
+    folder = Path(source)
     checkpoints, packs = sorted(folder.glob("*.pth")), sorted((folder / "voices").glob("*.pt"))
     for found, name in ((checkpoints, "*.pth"), (packs, "voices/*.pt"), ([*folder.glob(CONFIG)], CONFIG)):
         if not found:
             raise BackendError(folder, f"has no {name}", "name the folder of what its authors publish")
     if len(checkpoints) > 1:
         raise BackendError(folder, f"has {len(checkpoints)} .pth files", "leave the one to convert")
-    nets = read_pickle(checkpoints[0])
-    lacking = [name for name in MODULES if not isinstance(nets, dict) or name not in nets]
-    if lacking:
-        raise BackendError(checkpoints[0], f"holds no {lacking[0]}", "name a checkpoint of Kokoro")
-    weights = {
-        f"{module}.{name.removeprefix(PARALLEL)}": value.float().contiguous()
-        for module in MODULES
-        for name, value in nets[module].items()
-    }
-    weights.pop("bert.embeddings.position_ids", None)
-    try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except ValueError as fault:
-        raise BackendError(folder / CONFIG, f"is not JSON ({fault})", "download it again") from fault
-    load_strictly(build_model(config, folder), weights, checkpoints[0])
-    voices = {path.stem: _pack(path) for path in packs}
-    building = target.with_name(target.name + ".building")
-    shutil.rmtree(building, ignore_errors=True)
-    building.mkdir(parents=True)
-    save_file(weights, building / WEIGHTS)
-    save_file(voices, building / VOICES)
-    shutil.copy(folder / CONFIG, building / CONFIG)
-    if target.exists():
-        target.rmdir()
-    building.rename(target)
-    return target
+    with new_folder(Path(output)) as target:
+        weights = named_weights(read_pickle(checkpoints[0]), MODULES, checkpoints[0])
+        try:
+            config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        except ValueError as fault:
+            raise BackendError(folder / CONFIG, f"is not JSON ({fault})", "download it again") from fault
+        check_weights(build_model(config, folder).state_dict(), weights, checkpoints[0])
+        save_file(weights, target / WEIGHTS)
+        save_file({path.stem: _pack(path) for path in packs}, target / VOICES)
+        shutil.copy(folder / CONFIG, target / CONFIG)
+    return Path(output)
 
 
 def _pack(path: Path) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torchaudio.functional import resample
 from torchaudio.transforms import MelSpectrogram
 
-from es4r_toolkit.backends.checkpoints import is_planning, plan
+from es4r_toolkit.backends.checkpoints import check_weights, is_planning, plan
 from es4r_toolkit.backends.phonemes import EspeakPhonemizer, sentences
 from es4r_toolkit.backends.randomness import own_random_numbers
 from es4r_toolkit.errors import BackendError, require
@@ -318,18 +318,9 @@ def strict_state(parts: nn.ModuleDict, weights: Mapping[str, Tensor], source: st
     BackendError
         If one is missing, left over or of another shape.
     """
-    own = parts.state_dict()
     given = dict(weights)
     given |= {TWIN + name.removeprefix(KEPT): value for name, value in weights.items() if name.startswith(KEPT)}
-    odd = sorted(own.keys() ^ given.keys())
-    if odd:
-        missing = odd[0] in own
-        problem = f"{len(odd)} weights differ by name, {odd[0]} is {'missing' if missing else 'not known'}"
-        raise BackendError(source, problem, "convert a whole checkpoint with its own configurations")
-    for name, value in own.items():
-        if value.shape != given[name].shape:
-            shapes = f"{name} is {tuple(given[name].shape)} there and {tuple(value.shape)} by its configuration"
-            raise BackendError(source, shapes, "convert it with its own configuration")
+    check_weights(parts.state_dict(), given, source)
     return given
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
 
@@ -11,6 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from es4r_toolkit.backends import causal_lm
 from es4r_toolkit.backends.building import END, START, build_qwen3, train_tokenizer
 from es4r_toolkit.backends.causal_lm import CausalLM, position_ids
 from es4r_toolkit.backends.partial_lora import PartialLoraLinear, lora_parameters
@@ -351,10 +351,10 @@ def test_sampling_that_makes_no_sense_is_refused(base, prompts, wrong):
         base.generate(*prompts, max_new_tokens=2, **wrong)
 
 
-def test_four_bits_without_their_library_say_what_to_install(qwen3_folder):
-    if importlib.util.find_spec("bitsandbytes"):
-        pytest.skip("bitsandbytes is installed")
-    with pytest.raises(BackendError, match=r"pip install 'es4r-toolkit\[quantized\]'"):
+@pytest.mark.parametrize("missing", ["bitsandbytes", "accelerate"])
+def test_four_bits_without_their_library_say_what_to_install(qwen3_folder, monkeypatch, missing):
+    monkeypatch.setattr(causal_lm, "find_spec", lambda name: None if name == missing else object())
+    with pytest.raises(BackendError, match=rf"needs {missing}.*pip install 'es4r-toolkit\[quantized\]'"):
         CausalLM(qwen3_folder, quantization="4bit")
 
 
