@@ -1,0 +1,19 @@
+"""The command line: es4r validate, respond, evaluate and others.
+
+Everything heavy is imported inside the commands, so that --help comes at once.
+"""
+
+from es4r_toolkit.cli.answering import respond
+from es4r_toolkit.cli.app import app
+from es4r_toolkit.cli.converting import convert_kokoro, convert_styletts2
+from es4r_toolkit.cli.scoring import evaluate
+from es4r_toolkit.cli.validating import validate
+
+# In this order they stand in es4r --help.
+for command in (validate, evaluate, respond, convert_styletts2, convert_kokoro):
+    app.command()(command)
+
+
+def main() -> None:
+    """What the es4r script runs."""
+    app()

@@ -1,0 +1,5 @@
+"""python -m es4r_toolkit.cli."""
+
+from es4r_toolkit.cli import main
+
+main()
