@@ -65,12 +65,15 @@ class Dialogue:
         The reference reply.
     slots : dict
         What the reply should say, for corpora that know (AffectProbe).
+    split : str or None
+        Which of its corpus's splits it is of, where the manifest says.
     """
 
     id: str
     history: tuple[Turn, ...]
     response: Turn | None = None
     slots: dict[str, str] = field(default_factory=dict)
+    split: str | None = None
 
     def __len__(self) -> int:
         return len(self.history)

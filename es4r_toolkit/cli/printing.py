@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import json
 import sys
-from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from es4r_toolkit.errors import ES4RError
 
 if TYPE_CHECKING:
+    from es4r_toolkit.data.inspection import Remark
     from es4r_toolkit.data.records import Rejection
 
 EXAMPLES = 3
 
 
-def progress(items: object, unit: str) -> object:
+def progress(items: Iterable, unit: str, total: int | None = None) -> Iterable:
     """A bar on a terminal over what is gone through."""
     from tqdm import tqdm
 
     # None shows the bar on a terminal only; files and pipes stay free of it.
-    return tqdm(items, unit=unit, file=sys.stderr, disable=None, leave=False)
+    return tqdm(items, unit=unit, total=total, file=sys.stderr, disable=None, leave=False)
 
 
 def one_line(text: object) -> str:
@@ -50,24 +51,35 @@ def print_json(value: object) -> None:
     typer.echo(json.dumps(value, indent=2, allow_nan=False))
 
 
-def print_problems(rejected: list[Rejection], path: Path) -> None:
+def print_problems(rejected: Sequence[Rejection], path: Path) -> None:
     """A table of what is wrong, by kind, the commonest first, with examples."""
     from es4r_toolkit.data.records import place_of
 
-    kinds: dict[str, list[Rejection]] = defaultdict(list)
-    for rejection in rejected:
-        kinds[rejection.kind].append(rejection)
-    for members in sorted(kinds.values(), key=len, reverse=True):
-        first = members[0]
-        typer.echo(f"{len(members):6d}  {one_line(first.kind)}")
-        for rejection in members[:EXAMPLES]:
-            seen = f"{rejection.field} {rejection.problem}"
-            place = place_of(path, rejection.line)
-            name = place if rejection.item == place else f"{rejection.item} ({place})"
-            typer.echo(f"        {one_line(name)}: {one_line(seen)}")
+    def example(rejection: Rejection) -> str:
+        place = place_of(path, rejection.line)
+        name = place if rejection.item == place else f"{rejection.item} ({place})"
+        return f"{name}: {rejection.field} {rejection.problem}"
+
+    _print_kinds(rejected, example)
+
+
+def print_remarks(remarks: Sequence[Remark]) -> None:
+    """The same of what is odd and stays."""
+    if remarks:
+        typer.echo("These stay in, and are worth a look:")
+        _print_kinds(remarks, lambda remark: f"{remark.item}: {remark.seen}")
+
+
+def _print_kinds(problems: Sequence, example: Callable[[Any], str]) -> None:
+    from es4r_toolkit.data.inspection import by_kind
+
+    for kind, members in by_kind(problems):
+        typer.echo(f"{len(members):6d}  {one_line(kind)}")
+        for problem in members[:EXAMPLES]:
+            typer.echo(f"        {one_line(example(problem))}")
         if len(members) > EXAMPLES:
             typer.echo(f"        and {len(members) - EXAMPLES} more")
-        typer.echo(f"        mend: {one_line(first.mend)}")
+        typer.echo(f"        mend: {one_line(members[0].mend)}")
 
 
 def print_metrics(metrics: dict[str, object]) -> None:

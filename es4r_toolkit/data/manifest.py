@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from es4r_toolkit.data import audio
+from es4r_toolkit.data.recordings import Part, Progress, Recording, Recordings, unseen
 from es4r_toolkit.data.records import (
     FieldError,
     Record,
@@ -41,11 +42,18 @@ class ManifestReport:
         One for each dialogue left out, with its first fault.
     elsewhere : int
         How many are of another split than the one asked for.
+    records, refused : list of Record
+        What the dialogues were read from, and what was left out, in the order of ``dialogues`` and ``rejected``.
+    recordings : mapping of Part to Recording
+        What the recordings of the dialogues were found to be; empty where they were not looked at.
     """
 
     dialogues: list[Dialogue]
     rejected: list[Rejection]
     elsewhere: int = 0
+    records: list[Record] = field(default_factory=list)
+    refused: list[Record] = field(default_factory=list)
+    recordings: Mapping[Part, Recording] = field(default_factory=dict)
 
 
 def read_manifest(
@@ -55,7 +63,8 @@ def read_manifest(
     check_audio: bool = True,
     decode: bool = False,
     limits: audio.AudioLimits = audio.DEFAULT_LIMITS,
-    progress: Callable[[Iterable[Record]], Iterable[Record]] = iter,
+    progress: Progress = unseen,
+    workers: int = 1,
     split: str | None = None,
     table: TableOptions = AS_THEY_STAND,
 ) -> ManifestReport:
@@ -85,7 +94,9 @@ def read_manifest(
     limits : AudioLimits
         What a recording may be.
     progress : callable
-        Wraps the sequence of records, to show how far reading is.
+        Wraps what is gone through, given its ``unit`` and ``total`` too, to show how far reading is.
+    workers : int
+        How many processes look at recordings beforehand; 0 is one for each core, 1 is none but this.
 
     Raises
     ------
@@ -105,10 +116,14 @@ def read_manifest(
     path = Path(path)
     records = read_table(path, table) if path.suffix.lower() in TABLES else read_records(path)
     ids = _dialogue_ids(records)
-    check = _AudioCheck(path.parent, check_audio, decode, limits)
+    recordings = Recordings(limits, decode) if check_audio or decode else None
+    if recordings is not None and workers != 1:
+        recordings.examine(_parts(records, path.parent), workers, progress)
+    check = _AudioCheck(path.parent, recordings)
     first_seen: dict[str, int] = {}
-    dialogues, rejected, elsewhere = [], [], 0
-    for record in progress(records):
+    report = ManifestReport([], [], recordings=check.good)
+    elsewhere = 0
+    for record in progress(records, unit="dialogue", total=len(records)):
         name = ids.get(id(record)) or record.name or place_of(path, record.line)
         try:
             record_id = _read_id(record)
@@ -122,10 +137,26 @@ def read_manifest(
             if own is not None and text_field(own, "split", "name a split, or leave it out") != (split or own):
                 elsewhere += 1
                 continue
-            dialogues.append(_read_dialogue(record.value, name, need_response, need_text, check))
+            report.dialogues.append(_read_dialogue(record.value, name, need_response, need_text, check))
+            report.records.append(record)
         except FieldError as fault:
-            rejected.append(Rejection(name, record.line, fault.field, fault.problem, fault.mend))
-    return ManifestReport(dialogues, rejected, elsewhere)
+            report.rejected.append(Rejection(name, record.line, fault.field, fault.problem, fault.mend))
+            report.refused.append(record)
+    return replace(report, elsewhere=elsewhere)
+
+
+def _parts(records: list[Record], folder: Path) -> Iterator[Part]:
+    """The recordings that records name; what is written wrong is named when it is read."""
+    for record in records:
+        value = record.value if isinstance(record.value, dict) else {}
+        history = value.get("dialogue_history")
+        for turn in (*(history if isinstance(history, list) else ()), value.get("response")):
+            if isinstance(turn, dict) and isinstance(written := turn.get("audio_path"), str):
+                try:
+                    start, stop = (seconds_field(turn.get(name), name) for name in ("start", "stop"))
+                except FieldError:
+                    continue
+                yield folder / written, start or 0.0, stop
 
 
 def _dialogue_ids(records: list[Record]) -> dict[int, str]:
@@ -184,7 +215,9 @@ def _read_dialogue(value: dict, name: str, need_response: bool, need_text: bool,
             raise FieldError("response.role", f"is {response.role!r}", f"write {LISTENER}, who gives the reply")
     elif need_response:
         raise FieldError("response", "is missing", "give the listener's reply; training learns from it")
-    return Dialogue(name, _with_speaker_emotion(value, turns), response, slots_field(value.get("slots")))
+    return Dialogue(
+        name, _with_speaker_emotion(value, turns), response, slots_field(value.get("slots")), value.get("split")
+    )
 
 
 def _with_speaker_emotion(value: dict, turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
@@ -203,14 +236,14 @@ def _check_order(value: dict, history: list) -> None:
     """Where turns carry an index, each must be above the one before it, the response's above all."""
     before = None
     places = [(f"dialogue_history[{place}]", turn) for place, turn in enumerate(history)]
-    for field, turn in [*places, ("response", value.get("response"))]:
+    for written, turn in [*places, ("response", value.get("response"))]:
         index = turn.get("index") if isinstance(turn, dict) else None
         if index is None:
             continue
         if type(index) is not int:
-            raise FieldError(f"{field}.index", f"is {type_name(index)}", "write a whole number")
+            raise FieldError(f"{written}.index", f"is {type_name(index)}", "write a whole number")
         if before is not None and index <= before:
-            raise FieldError(f"{field}.index", f"is {index} after {before}", "put the turns in order, oldest first")
+            raise FieldError(f"{written}.index", f"is {index} after {before}", "put the turns in order, oldest first")
         before = index
 
 
@@ -238,28 +271,19 @@ def _read_turn(turn: object, field: str, check: _AudioCheck, spoken: bool = True
 
 
 class _AudioCheck:
-    """Resolves audio paths and checks each recording once, since histories of one conversation share theirs."""
+    """Resolves audio paths, and holds recordings against the limits where they are looked at."""
 
-    def __init__(self, folder: Path, check: bool, decode: bool, limits: audio.AudioLimits):
-        self.folder, self.limits = folder, limits
-        self.read = audio.decode if decode else audio.probe if check else None
-        self.faults: dict[tuple[Path, float, float | None], AudioError | None] = {}
+    def __init__(self, folder: Path, recordings: Recordings | None):
+        self.folder, self.recordings = folder, recordings
+        self.good: dict[Part, Recording] = {}
 
     def __call__(self, written: str, field: str, start: float, stop: float | None) -> Path:
         path = self.folder / written
-        if self.read is None:
+        if self.recordings is None:
             return path
-        part = path, start, stop
-        if part not in self.faults:
-            self.faults[part] = self._fault(*part)
-        if (fault := self.faults[part]) is not None:
-            mend = "write / in place of \\ in paths" if "\\" in written and not path.exists() else fault.mend
-            raise FieldError(field, f"{written!r} {fault.problem}", mend)
+        found = self.recordings[path, start, stop]
+        if isinstance(found, AudioError):
+            mend = "write / in place of \\ in paths" if "\\" in written and not path.exists() else found.mend
+            raise FieldError(field, f"{written!r} {found.problem}", mend)
+        self.good[path, start, stop] = found
         return path
-
-    def _fault(self, path: Path, start: float, stop: float | None) -> AudioError | None:
-        try:
-            self.read(path, self.limits, start, stop)
-        except AudioError as error:
-            return error
-        return None

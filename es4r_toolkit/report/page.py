@@ -6,13 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
-from es4r_toolkit.errors import ConfigError
 from es4r_toolkit.report import plots, sound
 from es4r_toolkit.report.content import AnsweredDialogue, DemoReport, check_report, is_number
 from es4r_toolkit.report.corpus_plots import cohesion_maps, energy_trajectories
 from es4r_toolkit.report.dialogue_plots import attention_map, attention_scale, energy_path, energy_words
+from es4r_toolkit.report.pages import render_template, write_page
 from es4r_toolkit.report.pictures import STRATEGY_COLOURS, colours
 
 MAX_DIALOGUES = 24
@@ -49,33 +47,16 @@ def write_report(path: str | Path, report: DemoReport) -> Path:
     >>> "A demonstration" in page.read_text(encoding="utf-8")
     True
     """
-    path = Path(path)
-    page = render(report)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # A text from outside may hold half a surrogate pair, which UTF-8 cannot; it becomes a question mark.
-        path.write_bytes(page.encode("utf-8", errors="replace"))
-    except OSError as fault:
-        raise ConfigError(
-            path, f"cannot be written ({fault.strerror})", "choose another place for the report"
-        ) from fault
-    return path
+    return write_page(path, render(report))
 
 
 def render(report: DemoReport) -> str:
     """The page of a report as a string; every text is escaped."""
     check_report(report)
-    # Without block trimming the page would carry thousands of blank lines.
-    pages = Environment(
-        loader=PackageLoader("es4r_toolkit", "report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    pages.filters.update(metric=_metric, duration=_duration)
     shown = report.dialogues[:MAX_DIALOGUES]
-    return pages.get_template("template.html").render(
+    return render_template(
+        "template.html",
+        {"metric": _metric, "duration": _duration},
         title=report.title,
         notes=[*report.notes, *_remarks(report)],
         results=_results(report.summary),

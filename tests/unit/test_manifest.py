@@ -310,7 +310,8 @@ def test_like_faults_are_of_one_kind():
 def test_progress_sees_every_record(folder):
     seen = []
 
-    def watch(records):
+    def watch(records, unit, total):
+        assert (unit, total) == ("dialogue", 3)
         for record in records:
             seen.append(record.line)
             yield record
