@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -282,8 +283,20 @@ class _AudioCheck:
         if self.recordings is None:
             return path
         found = self.recordings[path, start, stop]
+        if isinstance(found, AudioError) and (spelled := _spelled_otherwise(self.folder, written)) is not None:
+            path, found = spelled, self.recordings[spelled, start, stop]
         if isinstance(found, AudioError):
             mend = "write / in place of \\ in paths" if "\\" in written and not path.exists() else found.mend
             raise FieldError(field, f"{written!r} {found.problem}", mend)
         self.good[path, start, stop] = found
         return path
+
+
+def _spelled_otherwise(folder: Path, written: str) -> Path | None:
+    """The same name with its accents composed or decomposed, where that is how a file system spells it."""
+    if not (folder / written).exists():
+        for form in ("NFC", "NFD"):
+            path = folder / unicodedata.normalize(form, written)
+            if path.exists():
+                return path
+    return None

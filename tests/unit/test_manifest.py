@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -305,6 +306,17 @@ def test_like_faults_are_of_one_kind():
         Rejection("b", 2, "dialogue_history[12].audio_path", '"it\'s.wav" lasts 900 s', "").kind,
     }
     assert kinds == {"dialogue_history[].audio_path … lasts … s"}
+
+
+@pytest.mark.parametrize(("on_disk", "in_file"), [("NFD", "NFC"), ("NFC", "NFD")])
+def test_an_umlaut_may_be_written_as_one_character_or_two(folder, on_disk, in_file):
+    recording = folder / unicodedata.normalize(on_disk, "Käthe Müßig.wav")
+    soundfile.write(recording, np.zeros(8000), 16000)
+    entry = good()
+    entry["dialogue_history"][0]["audio_path"] = unicodedata.normalize(in_file, recording.name)
+    for options in ({}, {"decode": True}, {"workers": 2}):
+        (dialogue,) = read_manifest(write(folder, entry), **options).dialogues
+        assert dialogue.history[0].audio == recording
 
 
 def test_progress_sees_every_record(folder):
