@@ -223,7 +223,7 @@ class EmpathyPipeline(nn.Module):
                     dialogue.id, "has no response to learn from", "add one, or leave it out of training"
                 )
         replies = [self.generation.render.reply(dialogue.response.text) for dialogue in batch.dialogues]
-        longest, device = max(map(len, replies)), batch.waveforms.device
+        longest, device = max(map(len, replies)), batch.turns_per_dialogue.device
         ids = torch.tensor([[*reply, *[0] * (longest - len(reply))] for reply in replies], device=device)
         valid = torch.tensor(
             [[True] * len(reply) + [False] * (longest - len(reply)) for reply in replies], device=device

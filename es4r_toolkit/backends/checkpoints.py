@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -262,6 +263,14 @@ def check_weights(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], sour
         if value.shape != weights[name].shape:
             shapes = f"{name} is {tuple(weights[name].shape)} there and {tuple(value.shape)} by its configuration"
             raise BackendError(source, shapes, "convert it with its own configuration")
+
+
+def digest(weights: Iterable[Tensor]) -> str:
+    """A short name of what some weights hold."""
+    name = hashlib.blake2b(digest_size=16)
+    for weight in weights:
+        name.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy())
+    return name.hexdigest()
 
 
 def check_sizes(source: str | Path, backend: object, **expected: int | None) -> None:

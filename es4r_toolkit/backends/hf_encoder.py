@@ -13,7 +13,15 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoFeatureExtractor, AutoModel
 
 from es4r_toolkit.backends.attention import REHEARSED
-from es4r_toolkit.backends.checkpoints import check_sizes, is_folder, is_planning, load_config, load_weights, naming
+from es4r_toolkit.backends.checkpoints import (
+    check_sizes,
+    digest,
+    is_folder,
+    is_planning,
+    load_config,
+    load_weights,
+    naming,
+)
 from es4r_toolkit.errors import BackendError, require
 from es4r_toolkit.masks import frame_counts, relative_lengths, valid_mask
 
@@ -93,6 +101,13 @@ class HFSpeechEncoder(nn.Module):
         self.hop = int(torch.tensor(self.strides, device="cpu").prod())
         self.n_mels, self.out_dim = config.conv_dim[-1], config.hidden_size
         check_sizes(source, self, n_mels=n_mels, out_dim=out_dim)
+
+    @property
+    def feature_settings(self) -> dict[str, Any]:
+        """Everything that the features depend on."""
+        weights = digest(self.model.feature_extractor.state_dict().values())
+        kind = {"normalize": self.normalize, "dtype": str(self.dtype), "strides": self.strides}
+        return {"features": self.model.config.model_type, "sample_rate": self.sample_rate, **kind, "weights": weights}
 
     @property
     def shortest(self) -> int:

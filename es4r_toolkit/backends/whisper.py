@@ -13,7 +13,15 @@ from torch import Tensor, nn
 from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperModel
 
 from es4r_toolkit.backends.attention import PACKED, REHEARSED
-from es4r_toolkit.backends.checkpoints import check_sizes, is_folder, is_planning, load_config, load_weights, naming
+from es4r_toolkit.backends.checkpoints import (
+    check_sizes,
+    digest,
+    is_folder,
+    is_planning,
+    load_config,
+    load_weights,
+    naming,
+)
 from es4r_toolkit.errors import BackendError, require
 from es4r_toolkit.masks import frame_counts, pack, relative_lengths, valid_mask
 
@@ -102,6 +110,12 @@ class WhisperSpeechEncoder(nn.Module):
         filters = torch.from_numpy(extractor.mel_filters).float()
         self.register_buffer("mel_filters", filters, persistent=False)
         self.register_buffer("window", torch.hann_window(self.n_fft), persistent=False)
+
+    @property
+    def feature_settings(self) -> dict[str, Any]:
+        """Everything that the log-mels depend on."""
+        sizes = {"sample_rate": self.sample_rate, "hop": self.hop, "n_fft": self.n_fft}
+        return {"features": "Whisper's log-mel", **sizes, "mel_filters": digest([self.mel_filters])}
 
     def is_of(self, source: str | Path, revision: str | None) -> bool:
         """Whether its weights are as that checkpoint has them."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -22,9 +22,9 @@ class DialogueBatch:
     ----------
     dialogues : list of Dialogue
         B of them.
-    waveforms : Tensor (N, samples)
-        Every history turn, dialogue-major, oldest first, zero-padded.
-    wav_lens : Tensor (N,)
+    waveforms : Tensor (N, samples) or None
+        Every history turn, dialogue-major, oldest first, zero-padded; None where features stand for them.
+    wav_lens : Tensor (N,) or None
         Relative lengths.
     turns_per_dialogue : Tensor (B,) of int
     is_speaker : Tensor (N,) of bool
@@ -33,8 +33,8 @@ class DialogueBatch:
     """
 
     dialogues: list[Dialogue]
-    waveforms: Tensor
-    wav_lens: Tensor
+    waveforms: Tensor | None
+    wav_lens: Tensor | None
     turns_per_dialogue: Tensor
     is_speaker: Tensor
     features: tuple[Tensor, Tensor] | None = None
@@ -48,28 +48,51 @@ class DialogueBatch:
         DialogueError
             If a dialogue has not one waveform a turn.
         """
-        for dialogue, turns in zip(dialogues, waveforms):
-            if len(dialogue) != len(turns) or not turns:
-                raise DialogueError(dialogue.id, f"has {len(dialogue)} turns and {len(turns)} recordings", "give both")
+        counts = _counts(dialogues, waveforms)
         flat = [waveform for turns in waveforms for waveform in turns]
-        counts = torch.tensor([len(waveform) for waveform in flat])
-        return cls(
-            dialogues=list(dialogues),
-            waveforms=pad_sequence(flat, batch_first=True),
-            wav_lens=relative_lengths(counts),
-            turns_per_dialogue=torch.tensor([len(turns) for turns in waveforms]),
-            is_speaker=torch.tensor([turn.is_speaker for dialogue in dialogues for turn in dialogue.history]),
-        )
+        lengths = torch.tensor([len(waveform) for waveform in flat])
+        padded = pad_sequence(flat, batch_first=True)
+        return cls(list(dialogues), padded, relative_lengths(lengths), counts, _is_speaker(dialogues))
+
+    @classmethod
+    def of_features(cls, dialogues: Sequence[Dialogue], features: Sequence[Sequence[Tensor]]) -> DialogueBatch:
+        """Collate dialogues and the features (T, F) of each history turn.
+
+        Raises
+        ------
+        DialogueError
+            If a dialogue has not one a turn.
+        """
+        counts = _counts(dialogues, features)
+        flat = [frames for turns in features for frames in turns]
+        padded = pad_sequence(flat, batch_first=True), torch.tensor([len(frames) for frames in flat])
+        return cls(list(dialogues), None, None, counts, _is_speaker(dialogues), padded)
 
     def __len__(self) -> int:
         return len(self.dialogues)
 
     def to(self, device: torch.device | str) -> DialogueBatch:
         """The same batch on a device."""
-        moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
-        return replace(self, **moved)
+        return self._each(lambda value: value.to(device))
 
     def pin_memory(self) -> DialogueBatch:
         """The same batch in page-locked memory."""
-        pinned = {name: value.pin_memory() for name, value in vars(self).items() if isinstance(value, Tensor)}
-        return replace(self, **pinned)
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> DialogueBatch:
+        changed = {name: change(value) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        if self.features is not None:
+            changed["features"] = tuple(map(change, self.features))
+        return replace(self, **changed)
+
+
+def _counts(dialogues: Sequence[Dialogue], recordings: Sequence[Sequence[Tensor]]) -> Tensor:
+    """Turns of each dialogue, each with its recording."""
+    for dialogue, turns in zip(dialogues, recordings):
+        if len(dialogue) != len(turns) or not turns:
+            raise DialogueError(dialogue.id, f"has {len(dialogue)} turns and {len(turns)} recordings", "give both")
+    return torch.tensor([len(turns) for turns in recordings])
+
+
+def _is_speaker(dialogues: Sequence[Dialogue]) -> Tensor:
+    return torch.tensor([turn.is_speaker for dialogue in dialogues for turn in dialogue.history])

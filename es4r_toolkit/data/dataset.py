@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from speechbrain.dataio.dataset import DynamicItemDataset
 
 from es4r_toolkit.data.audio import load_turn
 from es4r_toolkit.data.batch import DialogueBatch
+from es4r_toolkit.data.feature_store import load_history
+from es4r_toolkit.data.recordings import Part
 from es4r_toolkit.dialogue import Dialogue
 
 
-def dialogue_dataset(dialogues: Sequence[Dialogue], sample_rate: int) -> DynamicItemDataset:
-    """A dataset whose items hold a dialogue and the waveforms of its history.
+def dialogue_dataset(
+    dialogues: Sequence[Dialogue], sample_rate: int, features: Mapping[Part, Path] | None = None
+) -> DynamicItemDataset:
+    """A dataset whose items hold a dialogue and the waveforms of its history, or their features.
 
     Arguments
     ---------
@@ -21,17 +27,26 @@ def dialogue_dataset(dialogues: Sequence[Dialogue], sample_rate: int) -> Dynamic
         With audio for every history turn.
     sample_rate : int
         Of the waveforms (Hz).
+    features : mapping, optional
+        Where features lie, as `FeatureStore.paths` gives them; they stand for the waveforms then.
     """
     dataset = DynamicItemDataset({dialogue.id: {"dialogue": dialogue} for dialogue in dialogues})
 
     def load_turns(dialogue: Dialogue) -> list:
         return [load_turn(turn, sample_rate) for turn in dialogue.history]
 
-    dataset.add_dynamic_item(load_turns, takes="dialogue", provides="waveforms")
-    dataset.set_output_keys(["dialogue", "waveforms"])
+    if features is None:
+        dataset.add_dynamic_item(load_turns, takes="dialogue", provides="waveforms")
+        dataset.set_output_keys(["dialogue", "waveforms"])
+    else:
+        dataset.add_dynamic_item(partial(load_history, paths=features), takes="dialogue", provides="features")
+        dataset.set_output_keys(["dialogue", "features"])
     return dataset
 
 
 def collate(items: Sequence[dict[str, Any]]) -> DialogueBatch:
     """Dataset items to a batch."""
-    return DialogueBatch.of([item["dialogue"] for item in items], [item["waveforms"] for item in items])
+    dialogues = [item["dialogue"] for item in items]
+    if "features" in items[0]:
+        return DialogueBatch.of_features(dialogues, [item["features"] for item in items])
+    return DialogueBatch.of(dialogues, [item["waveforms"] for item in items])
