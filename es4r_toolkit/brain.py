@@ -116,9 +116,11 @@ class ES4RBrain(sb.Brain):
         return scores
 
     def _augmented(self, batch: DialogueBatch) -> DialogueBatch:
-        """The batch through ``augmentation``; relative lengths stay what they are."""
+        """The batch through ``augmentation``; relative lengths stay what they are, and stored features too."""
         augment = getattr(self.hparams, "augmentation", None)
-        return batch if augment is None else replace(batch, waveforms=augment(batch.waveforms))
+        return (
+            batch if augment is None or batch.waveforms is None else replace(batch, waveforms=augment(batch.waveforms))
+        )
 
     def _emotion_loss(self, heard: SpeechStates, batch: DialogueBatch) -> Tensor:
         """Over the speaker's turns that have a label; the listener's say nothing of the speaker."""

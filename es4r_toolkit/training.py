@@ -20,8 +20,10 @@ from speechbrain.utils.distributed import infer_device, run_on_main
 from tqdm import tqdm
 
 from es4r_toolkit.brain import ES4RBrain
-from es4r_toolkit.data.dataset import collate, dialogue_dataset
-from es4r_toolkit.data.manifest import read_manifest
+from es4r_toolkit.data.dataset import DynamicItemDataset, collate, dialogue_dataset, like_lengths
+from es4r_toolkit.data.feature_store import FeatureStore
+from es4r_toolkit.data.manifest import ManifestReport, read_manifest
+from es4r_toolkit.data.recordings import Part
 from es4r_toolkit.data.representations import write_representations
 from es4r_toolkit.data.responses import write_json, write_predictions
 from es4r_toolkit.data.tables import TableOptions
@@ -95,19 +97,24 @@ def _run(argv: Sequence[str], steps: Sequence[Step]) -> dict[str, float]:
     if hparams.get("start_from"):
         pipeline.start_from(hparams["start_from"])
     table = TableOptions(**(hparams.get("table") or {}))
-    sets = {
+    reports = {
         name: _read(hparams[f"{name}_manifest"], name, pipeline.recognizer is None, table)
         for name in ("train", "valid", "test")
     }
+    sets = {name: report.dialogues for name, report in reports.items()}
+    device = run_options.get("device") or infer_device()
     if pipeline.recognizer is not None:
-        device = run_options.get("device") or infer_device()
         sets = _with_transcripts(sets, pipeline.to(device).recognizer, output / TRANSCRIPTS)
     hparams["losses"] = _whole_losses(hparams["losses"])
     modules: dict[str, torch.nn.Module] = {"pipeline": pipeline}
     if hparams["losses"].get("emotion", 0) > 0:
         modules["emotion_head"] = _emotion_head(pipeline, sets)
-    brain = _brain(hparams, run_options, modules, len(sets["train"]))
-    datasets = {name: dialogue_dataset(dialogues, pipeline.sample_rate) for name, dialogues in sets.items()}
+    features = _features(hparams, sets, pipeline, device)
+    datasets = {
+        name: dialogue_dataset(dialogues, pipeline.sample_rate, features.get(name)) for name, dialogues in sets.items()
+    }
+    batching = _batching(hparams, datasets["train"], reports["train"])
+    brain = _brain(hparams, run_options, modules, len(sets["train"]), batching)
     loader = {
         "batch_size": hparams["batch_size"],
         "collate_fn": collate,
@@ -120,7 +127,7 @@ def _run(argv: Sequence[str], steps: Sequence[Step]) -> dict[str, float]:
         hparams["epoch_counter"],
         datasets["train"],
         datasets["valid"],
-        train_loader_kwargs={**loader, "shuffle": True},
+        train_loader_kwargs={**{key: loader[key] for key in loader if key != "batch_size"}, **batching},
         valid_loader_kwargs=test_loader,
     )
     # The newest weights, which the schedule has cooled down; those of the lowest validation loss are kept beside them.
@@ -224,13 +231,51 @@ def _emotion_head(pipeline: EmpathyPipeline, sets: dict[str, list[Dialogue]]) ->
     return EmotionHead(pipeline.understanding.encoder.n_mels, labels)
 
 
-def _brain(hparams: dict[str, Any], run_options: Any, modules: dict[str, torch.nn.Module], dialogues: int) -> ES4RBrain:
+def _features(
+    hparams: dict[str, Any], sets: dict[str, list[Dialogue]], pipeline: EmpathyPipeline, device: str
+) -> dict[str, dict[Part, Path]]:
+    """Where the features of the training and validation sets lie, if a store is asked for; the test needs sound."""
+    if not hparams.get("feature_store") or not pipeline.generation.hears:
+        return {}
+    augmentation = hparams.get("augmentation")
+    if augmentation is not None and getattr(augmentation, "speeds", None) != [100]:
+        problem = "holds what recordings are, and augmentation changes them"
+        raise ConfigError("feature_store", problem, "leave one of them off, such as --speeds=[100]")
+    store = FeatureStore(hparams["feature_store"], pipeline.to(device).understanding.encoder)
+    heard = {name: sets[name] for name in ("train", "valid")}
+    every = [one for dialogues in heard.values() for one in dialogues]
+    bar = partial(tqdm, desc="features")
+    options = {"device": device, "workers": hparams["num_workers"], "progress": bar}
+    run_on_main(store.fill, args=[every], kwargs=options)
+    return {name: store.paths(dialogues) for name, dialogues in heard.items()}
+
+
+def _batching(hparams: dict[str, Any], dataset: DynamicItemDataset, report: ManifestReport) -> dict[str, Any]:
+    """How the training loader makes batches: so many dialogues, or so many seconds of dialogues of like length."""
+    if not hparams.get("max_batch_seconds"):
+        return {"batch_size": hparams["batch_size"], "shuffle": True}
+    lengths = [report.seconds(dialogue) for dialogue in report.dialogues]
+    most, buckets = hparams["max_batch_seconds"], hparams.get("batch_buckets", 10)
+    return {"batch_sampler": like_lengths(dataset, lengths, most, buckets, hparams["seed"])}
+
+
+def _brain(
+    hparams: dict[str, Any],
+    run_options: Any,
+    modules: dict[str, torch.nn.Module],
+    dialogues: int,
+    batching: dict[str, Any],
+) -> ES4RBrain:
     pipeline: EmpathyPipeline = modules["pipeline"]
     if not pipeline.generation.hears and pipeline.generation.lora_scope == "speech":
         raise ConfigError("lora_scope", "is speech, and the context holds none: nothing to train", "say context")
     processes = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
     gathered = hparams.get("grad_accumulation_factor", run_options.get("grad_accumulation_factor", 1))
-    batches = math.ceil(math.ceil(dialogues / processes) / hparams["batch_size"])
+    sampler = batching.get("batch_sampler")
+    if sampler is None:
+        batches = math.ceil(math.ceil(dialogues / processes) / batching["batch_size"])
+    else:
+        batches = math.ceil(len(sampler) / processes)
     steps = max(1, batches // gathered) * hparams["epoch_counter"].limit
     shares = hparams["schedule"]
     hparams["scheduler"] = hparams["scheduler"](
@@ -252,6 +297,8 @@ def _brain(hparams: dict[str, Any], run_options: Any, modules: dict[str, torch.n
     if "emotion_head" in modules:
         checkpointer.add_recoverable("emotion_head", modules["emotion_head"])
     brain = ES4RBrain(modules, hparams["optimizer"], hparams, run_options, checkpointer)
+    # So that each epoch draws its own batches, the same after a restart.
+    brain.train_sampler = sampler
     slots = Path(hparams["slots"]) if hparams.get("slots") else None
     if slots is not None:
         brain.slots = SlotTable.read(slots)
@@ -278,7 +325,7 @@ def _with_transcripts(sets: dict[str, list[Dialogue]], recognizer: Recognizer, p
     return {name: with_transcripts(dialogues, recognizer, path) for name, dialogues in sets.items()}
 
 
-def _read(manifest: str, split: str, need_text: bool, table: TableOptions) -> list[Dialogue]:
+def _read(manifest: str, split: str, need_text: bool, table: TableOptions) -> ManifestReport:
     report = read_manifest(manifest, need_response=True, need_text=need_text, split=split, table=table)
     for rejection in report.rejected:
         logger.warning("left out: %s", rejection)
@@ -287,7 +334,7 @@ def _read(manifest: str, split: str, need_text: bool, table: TableOptions) -> li
     if not report.dialogues:
         elsewhere = f" of the split {split}, and {report.elsewhere} of others" if report.elsewhere else ""
         raise DialogueError(manifest, f"holds no usable dialogue{elsewhere}", "run `es4r validate` on it")
-    return report.dialogues
+    return report
 
 
 def _write_results(brain: ES4RBrain, output: Path) -> None:

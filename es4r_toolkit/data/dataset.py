@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from speechbrain.dataio.dataset import DynamicItemDataset
+from speechbrain.dataio.sampler import DynamicBatchSampler
 
 from es4r_toolkit.data.audio import load_turn
 from es4r_toolkit.data.batch import DialogueBatch
 from es4r_toolkit.data.feature_store import load_history
 from es4r_toolkit.data.recordings import Part
 from es4r_toolkit.dialogue import Dialogue
+from es4r_toolkit.errors import require
 
 
 def dialogue_dataset(
@@ -42,6 +44,34 @@ def dialogue_dataset(
         dataset.add_dynamic_item(partial(load_history, paths=features), takes="dialogue", provides="features")
         dataset.set_output_keys(["dialogue", "features"])
     return dataset
+
+
+def like_lengths(
+    dataset: DynamicItemDataset, seconds: Sequence[float], most: float, buckets: int, seed: int
+) -> DynamicBatchSampler:
+    """Batches of dialogues of like length, of so many seconds of speech at most, drawn anew each epoch.
+
+    Arguments
+    ---------
+    dataset : DynamicItemDataset
+    seconds : sequence of float
+        How long the history of each of its dialogues is.
+    most : float
+        Of a batch (seconds); a dialogue that is longer is a batch of its own.
+    buckets : int
+        How many classes of length; more leave less padding and mix dialogues less.
+    seed : int
+
+    Raises
+    ------
+    ConfigError
+        If there are no buckets, or batches hold nothing.
+    """
+    require(most > 0, "max_batch_seconds", most, "must be positive")
+    require(buckets > 0, "batch_buckets", buckets, "must be positive")
+    # The sampler has no class for what is longer than a batch.
+    lengths = [min(one, most) for one in seconds]
+    return DynamicBatchSampler(dataset, most, buckets, lengths_list=lengths, shuffle=True, seed=seed)
 
 
 def collate(items: Sequence[dict[str, Any]]) -> DialogueBatch:

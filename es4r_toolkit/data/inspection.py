@@ -116,7 +116,7 @@ def measure(reports: Mapping[str, ManifestReport]) -> Corpus:
             corpus.splits[dialogue.split or name] += 1
             corpus.turns.append(len(dialogue) + (dialogue.response is not None))
             if report.recordings:
-                corpus.dialogue_seconds.append(sum(one.seconds for one in _recordings(dialogue.history, report)))
+                corpus.dialogue_seconds.append(report.seconds(dialogue))
             for turn in _turns(dialogue):
                 part = _part(turn)
                 # Without a recording nothing tells a turn from another of the same words.
@@ -160,7 +160,7 @@ def _of_dialogue(
     dialogue: Dialogue, report: ManifestReport, limits: InspectionLimits, seen: set[Part]
 ) -> Iterator[Remark]:
     """Remarks on a dialogue, and on those of its recordings that were not seen in another."""
-    lasts = sum(recording.seconds for recording in _recordings(dialogue.history, report))
+    lasts = report.seconds(dialogue)
     if lasts > limits.window:
         yield Remark(
             dialogue.id,
@@ -237,9 +237,3 @@ def _turns(dialogue: Dialogue) -> Sequence[Turn]:
 
 def _part(turn: Turn) -> Part | None:
     return None if turn.audio is None else (turn.audio, turn.start, turn.stop)
-
-
-def _recordings(turns: Sequence[Turn], report: ManifestReport) -> Iterator[Recording]:
-    for turn in turns:
-        if (recording := report.recordings.get(_part(turn))) is not None:
-            yield recording

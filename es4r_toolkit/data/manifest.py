@@ -56,6 +56,11 @@ class ManifestReport:
     refused: list[Record] = field(default_factory=list)
     recordings: Mapping[Part, Recording] = field(default_factory=dict)
 
+    def seconds(self, dialogue: Dialogue) -> float:
+        """How long the history of a dialogue lasts, of what was looked at."""
+        parts = ((turn.audio, turn.start, turn.stop) for turn in dialogue.history)
+        return sum(self.recordings[part].seconds for part in parts if part in self.recordings)
+
 
 def read_manifest(
     path: str | Path,

@@ -72,7 +72,9 @@ class Run:
     def digest(self) -> str:
         """Of every value that it is trained with, wherever its folders are."""
         given = {key: value for key, value in self.settings.items() if key not in PLACES}
-        values = json.dumps(plain(compose(HPARAMS, given)), sort_keys=True, default=str)
+        # What is null is off: a switch that came later changes nothing of a run without it.
+        kept = {key: value for key, value in plain(compose(HPARAMS, given)).items() if value is not None}
+        values = json.dumps(kept, sort_keys=True, default=str)
         return hashlib.sha256(values.encode()).hexdigest()[:16]
 
     @property
