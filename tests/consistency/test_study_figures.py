@@ -11,6 +11,18 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 KEPT = ROOT / "docs" / "study"
+# Rows of docs/plus.md -> the study's variants.
+NAMES = {
+    "normalization=none": "w/o norm",
+    "dual_attention=none": "w/o dual",
+    "dual_attention=inter": "w/o intra",
+    "dual_attention=intra": "w/o inter",
+    "normalization=none, dual_attention=none": "w/o norm and dual",
+    "context=[fused]": "[fused] alone",
+    "fusion=none": "w/o cross",
+    "placement=inject": "inject",
+    "kl_weight=0.1": "with KL",
+}
 PAGE = (ROOT / "docs" / "study.md").read_text(encoding="utf-8")
 
 
@@ -55,3 +67,16 @@ def test_what_is_quoted_is_the_mean(path, summary):
         mean = summary["voices"][voices]["variants"][variant][slot]["mean"]
         decimals = len(value.split(".")[1])
         assert round(mean, decimals) == float(value), f"{path}: {variant}, {voices}, {slot} is {mean}"
+
+
+def test_the_page_of_plus_shows_the_validation_figures(summary):
+    """Its table is made of study.json."""
+    page = (ROOT / "docs" / "plus.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"<!-- validation -->\n\n(.*?)\n\n<!-- end of validation -->", page, re.DOTALL)
+    _, _, *rows = shown.splitlines()
+    for line in rows:
+        variant, *cells = (cell.strip(" *`") for cell in line.strip("|").split("|"))
+        for voices, cell in zip(("espeak", "recorded"), cells, strict=True):
+            last = summary["voices"][voices]["variants"][NAMES.get(variant, variant)]["curve"][-1]
+            assert cell == f"{last['affect']:.3f}, {last['trend']:.3f}", (variant, voices)
+    assert len(rows) == len(NAMES) + 1
