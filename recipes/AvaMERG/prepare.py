@@ -8,16 +8,17 @@ a manifest already, is taken too.
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import random
 import re
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from es4r_toolkit.data.records import FieldError, Record, place_of, read_records
+from es4r_toolkit.data.preparing import SPLITS, Preparation, draw
+from es4r_toolkit.data.published import find, require_folder
+from es4r_toolkit.data.records import FieldError, Record, place_of, read_records, refuse_broken_values
 from es4r_toolkit.errors import ConfigError, ES4RError
 
 logger = logging.getLogger(__name__)
@@ -25,7 +26,6 @@ logger = logging.getLogger(__name__)
 # dia{conversation, five digits}utt{index from 0}_{profile}.wav, or without the profile.
 RECORDING = re.compile(r"dia(?P<conversation>\d+)utt(?P<index>\d+)(?:_(?P<profile>\w+))?\.wav")
 PROFILES = {"speaker": "speaker_profile", "listener": "listener_profile"}
-SPLITS = ("train", "valid", "test")
 SAMPLES = "dialogues.jsonl"
 MEND = "take the JSON as it was published"
 Recordings = Mapping[tuple[int, int], Mapping[str, Sequence[Path]]]
@@ -59,40 +59,26 @@ def prepare(
     ConfigError
         If the folder holds neither those files nor a manifest of samples.
     """
-    root, target = Path(data_folder), Path(manifests)
+    root = Path(data_folder)
     settings = {"data_folder": str(root.resolve()), "files": dict(files), "valid_share": valid_share, "seed": seed}
-    mark = target / "prepared.json"
-    if mark.is_file() and json.loads(mark.read_text(encoding="utf-8"))["settings"] == settings:
+    work = Preparation("AvaMERG", manifests, settings)
+    if work.done:
         return
-    if not root.is_dir():
-        raise ConfigError("data_folder", f"{root} is no folder", "name the folder of the corpus: --data_folder=DATA")
-    rejects: list[dict[str, str]] = []
-    found = {split: _find(root, name) for split, name in files.items()}
+    require_folder(root)
+    found = {split: find(root, name) for split, name in files.items()}
     if all(found.values()):
-        splits = _published(root, found, valid_share, seed, rejects)
+        _published(root, found, valid_share, seed, work)
     elif (root / SAMPLES).is_file():
-        splits = _samples(root, seed)
+        _samples(root, seed, work)
     else:
         missing = " and ".join(name for split, name in files.items() if not found[split])
         raise ConfigError("data_folder", f"{root} holds no {missing}", "see recipes/AvaMERG/README.md, Get the corpus")
-    target.mkdir(parents=True, exist_ok=True)
-    for split in SPLITS:
-        _write(target / f"{split}.jsonl", splits[split])
-    (target / "rejects.jsonl").unlink(missing_ok=True)
-    if rejects:
-        _write(target / "rejects.jsonl", rejects)
-        logger.warning("%d entries left out, the first: %s", len(rejects), rejects[0])
-    counts = {split: len(splits[split]) for split in SPLITS}
-    mark.write_text(json.dumps({"settings": settings, "samples": counts, "rejected": len(rejects)}, indent=2) + "\n")
-    print(f"AvaMERG: {counts} samples, {len(rejects)} entries left out; manifests are in {target}", flush=True)
+    work.write()
 
 
-def _published(
-    root: Path, found: Mapping[str, Path], valid_share: float, seed: int, rejects: list[dict[str, str]]
-) -> dict[str, list[dict]]:
+def _published(root: Path, found: Mapping[str, Path], valid_share: float, seed: int, work: Preparation) -> None:
     everywhere = sorted(root.rglob("*.wav"))
     recordings = {split: _index(root, everywhere, split) for split in found}
-    samples: dict[str, list[dict]] = {split: [] for split in SPLITS}
     conversations: dict[str, list[list[dict]]] = {}
     for split, path in found.items():
         conversations[split] = []
@@ -100,13 +86,11 @@ def _published(
             try:
                 conversations[split].append(list(_samples_of(record, recordings[split], path.parent)))
             except FieldError as fault:
-                place = f"{path.name}, {place_of(path, record.line)}"
-                rejects.append({"place": place, "field": fault.field, "problem": fault.problem, "mend": fault.mend})
-    drawn = set(_draw(len(conversations["train"]), valid_share, seed))
+                work.leave_out(f"{path.name}, {place_of(path, record.line)}", fault)
+    drawn = set(draw(len(conversations["train"]), valid_share, seed))
     for place, turns in enumerate(conversations["train"]):
-        samples["valid" if place in drawn else "train"] += turns
-    samples["test"] = [turn for turns in conversations["test"] for turn in turns]
-    return samples
+        work.samples["valid" if place in drawn else "train"] += turns
+    work.samples["test"] = [turn for turns in conversations["test"] for turn in turns]
 
 
 def _samples_of(record: Record, recordings: Recordings, folder: Path) -> Iterator[dict]:
@@ -116,6 +100,7 @@ def _samples_of(record: Record, recordings: Recordings, folder: Path) -> Iterato
         raise value
     if not isinstance(value, dict):
         raise FieldError("conversation", "is no object", MEND)
+    refuse_broken_values(value)
     conversation = str(value.get("conversation_id", ""))
     if not conversation.isdigit():
         raise FieldError("conversation_id", f"is {conversation!r}", MEND)
@@ -170,22 +155,49 @@ def _samples_of(record: Record, recordings: Recordings, folder: Path) -> Iterato
         yield sample
 
 
-def _samples(root: Path, seed: int) -> dict[str, list[dict]]:
+def _samples(root: Path, seed: int, work: Preparation) -> None:
     """A folder of samples: one conversation to validate on, one to test on, the others to train on."""
-    records = [record.value for record in read_records(root / SAMPLES)]
-    names = sorted({str(value["conversation_id"]) for value in records if isinstance(value, dict)})
-    if len(names) < 3:
+    samples: dict[str, list[dict]] = defaultdict(list)
+    for record in read_records(root / SAMPLES):
+        try:
+            sample = _with_recordings(record, root)
+        except FieldError as fault:
+            work.leave_out(f"{SAMPLES}, {place_of(SAMPLES, record.line)}", fault)
+            continue
+        samples[str(sample["conversation_id"])].append(sample)
+    names = sorted(samples)
+    if len(names) < len(SPLITS):
         raise ConfigError(root / SAMPLES, f"holds {len(names)} conversations", "three at least, one for each split")
     random.Random(seed).shuffle(names)
-    split_of = dict.fromkeys(names, "train") | {names[0]: "valid", names[1]: "test"}
-    samples: dict[str, list[dict]] = {split: [] for split in SPLITS}
-    for value in records:
-        for turn in (*value["dialogue_history"], value.get("response") or {}):
-            if "audio_path" in turn:
-                turn["audio_path"] = str((root / turn["audio_path"]).resolve())
-        samples[split_of[str(value["conversation_id"])]].append(value)
+    split_of = {names[0]: "valid", names[1]: "test"}
+    for name, own in samples.items():
+        work.samples[split_of.get(name, "train")] += own
     logger.warning("%s: %d conversations to try the recipe on, split by themselves", root, len(names))
-    return samples
+
+
+def _with_recordings(record: Record, root: Path) -> dict:
+    """A sample with whole paths; what its turns say is checked where the manifest is read."""
+    value = record.value
+    if isinstance(value, FieldError):
+        raise value
+    if not isinstance(value, dict):
+        raise FieldError("sample", "is no object", MEND)
+    refuse_broken_values(value)
+    if not isinstance(value.get("conversation_id"), str | int):
+        raise FieldError("conversation_id", f"is {value.get('conversation_id')!r}", MEND)
+    history = value.get("dialogue_history")
+    if not isinstance(history, list):
+        raise FieldError("dialogue_history", "is no list", MEND)
+    turns = {f"dialogue_history[{place}]": turn for place, turn in enumerate(history)}
+    turns |= {} if value.get("response") is None else {"response": value["response"]}
+    for field, turn in turns.items():
+        if not isinstance(turn, dict):
+            raise FieldError(field, "is no object", MEND)
+        if not isinstance(turn.get("audio_path", ""), str):
+            raise FieldError(f"{field}.audio_path", f"is {turn['audio_path']!r}", MEND)
+        if "audio_path" in turn:
+            turn["audio_path"] = str((root / turn["audio_path"]).resolve())
+    return value
 
 
 def _mapping(value: object, field: str) -> Mapping:
@@ -209,25 +221,6 @@ def _index(root: Path, paths: Sequence[Path], split: str) -> Recordings:
             if len(found) > 1 and own:
                 takes[profile] = own
     return index
-
-
-def _find(root: Path, name: str) -> Path | None:
-    if (root / name).is_file():
-        return root / name
-    found = sorted(path for path in root.rglob(name) if path.is_file())
-    if len(found) > 1:
-        raise ConfigError("data_folder", f"holds {len(found)} files {name}", f"name one, such as {found[0]}")
-    return found[0] if found else None
-
-
-def _draw(count: int, share: float, seed: int) -> Sequence[int]:
-    if not 0 < share < 1:
-        raise ConfigError("valid_share", f"is {share}", "must be between 0 and 1")
-    return random.Random(seed).sample(range(count), max(1, round(share * count)))
-
-
-def _write(path: Path, lines: Iterable[dict]) -> None:
-    path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
 
 
 def main() -> None:

@@ -143,6 +143,38 @@ def test_recordings_of_one_name_are_taken_from_their_split_or_named(corpus, tmp_
     assert "again" in reject["problem"]
 
 
+def test_a_malformed_sample_costs_itself_alone(tmp_path):
+    good = [
+        {"conversation_id": name, "dialogue_history": [{"role": "speaker", "utterance": "No.", "audio_path": "a.wav"}]}
+        for name in ("a", "b", "c")
+    ]
+    bad = [
+        {"dialogue_history": []},
+        {"conversation_id": "d"},
+        {"conversation_id": "d", "dialogue_history": ["I failed."]},
+        {"conversation_id": "d", "dialogue_history": [], "response": "I see."},
+        {"conversation_id": "d", "dialogue_history": [{"audio_path": 7}]},
+        {"conversation_id": "d", "dialogue_history": [{"utterance": "\ud800"}]},
+        [],
+    ]
+    lines = [*map(json.dumps, good), "{", *map(json.dumps, bad)]
+    (tmp_path / "dialogues.jsonl").write_text("\n".join(lines))
+    done = prepare(tmp_path, tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert "{'train': 1, 'valid': 1, 'test': 1} samples, 8 entries left out" in done.stdout
+    rejects = [(one["place"], one["field"]) for one in lines_of(tmp_path / "out" / "rejects.jsonl")]
+    assert rejects == [
+        ("dialogues.jsonl, line 4", "record"),
+        ("dialogues.jsonl, line 5", "conversation_id"),
+        ("dialogues.jsonl, line 6", "dialogue_history"),
+        ("dialogues.jsonl, line 7", "dialogue_history[0]"),
+        ("dialogues.jsonl, line 8", "response"),
+        ("dialogues.jsonl, line 9", "dialogue_history[0].audio_path"),
+        ("dialogues.jsonl, line 10", "dialogue_history[0].utterance"),
+        ("dialogues.jsonl, line 11", "sample"),
+    ]
+
+
 def test_an_empty_folder_is_told_what_it_lacks(tmp_path):
     done = prepare(tmp_path, tmp_path / "out")
     assert done.returncode == 1
