@@ -41,7 +41,7 @@ def write_clean(folder: Path, name: str, manifest: Path, report: ManifestReport)
         If they cannot be written.
     """
     make_folder(folder)
-    good = (_moved(record.value, manifest.parent, folder) for record in report.records)
+    good = (moved(record.value, manifest.parent, folder) for record in report.records)
     _write(folder / f"{name}.clean.jsonl", good)
     rejects = (
         {**vars(rejection), "record": None if isinstance(record.value, FieldError) else record.value}
@@ -52,14 +52,12 @@ def write_clean(folder: Path, name: str, manifest: Path, report: ManifestReport)
         _write(folder / f"{name}.rejects.jsonl", rejects)
 
 
-def _moved(value: Mapping, source: Path, target: Path) -> dict:
-    """A record whose recordings are named from another folder."""
+def moved(value: Mapping, source: Path, target: Path) -> dict:
+    """A good record of a manifest in one folder, with its recordings named from another."""
     base = os.path.relpath(source, target)
     turns = [_turn(turn, base) for turn in value["dialogue_history"]]
-    moved = {**value, "dialogue_history": turns}
-    if value.get("response") is not None:
-        moved["response"] = _turn(value["response"], base)
-    return moved
+    reply = value.get("response")
+    return {**value, "dialogue_history": turns, **({} if reply is None else {"response": _turn(reply, base)})}
 
 
 def _turn(turn: Mapping, base: str) -> dict:
