@@ -28,6 +28,8 @@ CORE = [
     "jinja2>=3.1",
     "nltk>=3.9.1",
     "rouge-score>=0.1.2",
+    # What huggingface_hub speaks HTTP with.
+    "httpx2>=2,<3",
 ]
 # espeak-ng is GPL-3, so nothing of it is a hard dependency.
 ESPEAK = ["espeakng-loader>=0.2.4,<0.3"]
@@ -36,6 +38,8 @@ ASR = ["pocketsphinx>=5,<6"]
 STYLETTS2 = [*ESPEAK, "munch", "einops", "einops-exts", "pyyaml"]
 KOKORO = [*ESPEAK, "loguru", "attrs"]
 QUANTIZED = ["bitsandbytes>=0.48", "accelerate>=1.1"]
+# Playwright drives the system's Chromium: apt-get install chromium.
+TESTS = ["pytest>=8", "pytest-timeout", "hypothesis", "playwright>=1.50", "ruff", "build"]
 
 setup(
     name="es4r-toolkit",
@@ -47,7 +51,7 @@ setup(
     python_requires=">=3.11",
     packages=[*find_packages(include=["es4r_toolkit", "es4r_toolkit.*"]), "es4r_toolkit.lobes"],
     package_dir={"es4r_toolkit.lobes": "lobes"},
-    package_data={"es4r_toolkit": ["assets/**/*", "report/*.html"]},
+    package_data={"es4r_toolkit": ["assets/**/*", "report/*.html", "metrics/*.yaml", "metrics/judge/*.yaml"]},
     include_package_data=False,
     install_requires=CORE,
     extras_require={
@@ -61,7 +65,7 @@ setup(
         # styletts2 0.1.6 pins transformers < 5 and never resolves beside the core: it is installed with --no-deps
         # beside these, as `make install` does.
         "styletts2": STYLETTS2,
-        "dev": [*STYLETTS2, *KOKORO, *ASR, *QUANTIZED, "pytest>=8", "pytest-timeout", "hypothesis", "ruff", "build"],
+        "dev": [*STYLETTS2, *KOKORO, *ASR, *QUANTIZED, *TESTS],
     },
     entry_points={"console_scripts": ["es4r=es4r_toolkit.cli:main"]},
 )

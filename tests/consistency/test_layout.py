@@ -38,6 +38,7 @@ HOLDERS = {
     "kokoro": {"backends"},
     "espeakng_loader": {"backends"},
     "speechbrain": {"data.dataset", "brain", "training"},
+    "httpx2": {"metrics.judge.endpoint"},
 }
 
 
