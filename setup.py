@@ -38,6 +38,9 @@ ASR = ["pocketsphinx>=5,<6"]
 STYLETTS2 = [*ESPEAK, "munch", "einops", "einops-exts", "pyyaml"]
 KOKORO = [*ESPEAK, "loguru", "attrs"]
 QUANTIZED = ["bitsandbytes>=0.48", "accelerate>=1.1"]
+BERTSCORE = ["bert-score>=0.3.13,<0.4"]
+# Praat is GPL-3.
+SPEECH_METRICS = ["jiwer>=4,<5", "praat-parselmouth>=0.4.7,<0.5"]
 # Playwright drives the system's Chromium: apt-get install chromium.
 TESTS = ["pytest>=8", "pytest-timeout", "hypothesis", "playwright>=1.50", "ruff", "build"]
 
@@ -59,13 +62,15 @@ setup(
         "asr": ASR,
         "demo": [*ESPEAK, *ASR, "gradio>=6.16,<7"],
         "quantized": QUANTIZED,
+        "bertscore": BERTSCORE,
+        "speech-metrics": SPEECH_METRICS,
         # kokoro 0.9.4 itself is installed with --no-deps, as `make install` does: of its 45 packages its model needs
         # these.
         "kokoro": KOKORO,
         # styletts2 0.1.6 pins transformers < 5 and never resolves beside the core: it is installed with --no-deps
         # beside these, as `make install` does.
         "styletts2": STYLETTS2,
-        "dev": [*STYLETTS2, *KOKORO, *ASR, *QUANTIZED, *TESTS],
+        "dev": [*STYLETTS2, *KOKORO, *ASR, *QUANTIZED, *BERTSCORE, *SPEECH_METRICS, *TESTS],
     },
     entry_points={"console_scripts": ["es4r=es4r_toolkit.cli:main"]},
 )

@@ -46,6 +46,8 @@ class Response:
         Oldest turns that the speech encoder's window had no room for.
     timings : dict of str to float
         Seconds by stage: decoding, recognition, understanding, generation, synthesis.
+    honours : frozenset of str
+        Which parts of the prosody the voice follows.
     """
 
     text: str
@@ -55,6 +57,7 @@ class Response:
     transcripts: list[dict[str, str]]
     dropped_turns: int
     timings: dict[str, float]
+    honours: frozenset[str] = frozenset()
 
     def as_dict(self) -> dict[str, Any]:
         """All but the sound, as plain values."""
@@ -66,6 +69,7 @@ class Response:
             "energy_change": strategy.change,
             "relative_energy_change": strategy.relative_change,
             "prosody": asdict(strategy.prosody),
+            "honours": sorted(self.honours),
             "energies": list(self.plan.energies),
             "style_weights": list(self.plan.style_weights),
             "transcripts": self.transcripts,
@@ -185,8 +189,8 @@ class EmpathyResponder:
             for turn in batch.dialogues[0].history
         ]
         dropped = int(context.heard.dropped[0]) if context.heard is not None else 0
-        rate = self.pipeline.synthesis.voice.sample_rate
-        return Response(text, plan, waveform, rate, transcripts, dropped, clock.laps)
+        voice = self.pipeline.synthesis.voice
+        return Response(text, plan, waveform, voice.sample_rate, transcripts, dropped, clock.laps, voice.honours)
 
     def _autocast(self) -> AbstractContextManager:
         device = next(self.pipeline.parameters()).device.type

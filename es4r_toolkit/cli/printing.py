@@ -94,6 +94,12 @@ def print_metrics(metrics: dict[str, object]) -> None:
             for kind, ratio in value.items():
                 between = _between(metrics["cohesion_interval"].get(kind))
                 typer.echo(f"{'cohesion':<14} {ratio:.4f}  {between}  ({one_line(kind)})")
+        elif name == "bertscore_settings":
+            typer.echo(f"{'':<14} {one_line(value['hash'])}; layer by {one_line(value['layer_by'])}")
+        elif name == "speech":
+            _print_speech(value)
+        elif name == "published":
+            _print_published(value)
         elif name == "comparison":
             typer.echo(f"{'':<14} {'this':>8} {'other':>8} {'less':>8}  of {value['paired']} dialogues of both")
             for metric, row in value["metrics"].items():
@@ -105,5 +111,52 @@ def print_metrics(metrics: dict[str, object]) -> None:
             typer.echo(f"{name:<14} {value}")
 
 
-def _between(interval: list[float] | None) -> str:
-    return "" if interval is None else f"[{interval[0]:.4f}, {interval[1]:.4f}]"
+# Figure of speech -> its unit.
+UNITS = {
+    "wer": "errors for a word, heard by {recognizer}",
+    "seconds": "s a reply",
+    "words_per_second": "words/s",
+    "f0": "Hz",
+    "f0_range": "semitones",
+    "voiced": "share with a pitch",
+    "level": "dB of full scale",
+    "level_range": "dB",
+    "mos": "predicted mean opinion score",
+}
+
+
+def _print_speech(speech: dict[str, object]) -> None:
+    """How the replies sound, and whether they were spoken as their strategies asked."""
+    typer.echo(f"speech of {speech['heard']} replies, {speech['rejected']} left out")
+    for name, unit in UNITS.items():
+        if name in speech:
+            unit = unit.format(recognizer=one_line(speech.get("recognizer")))
+            typer.echo(f"  {name:<18} {speech[name]:>9.4f}  {_between(speech['interval'][name])}  {unit}")
+    if speech.get("agreement"):
+        typer.echo(f"  {'asked':<15} {'measured':<16} {'rank correlation':<24} slope (1: as asked)")
+    for field, found in speech.get("agreement", {}).items():
+        correlation, slope = (
+            f"{found[name]:>5.2f} {_between(found[f'{name}_interval'], 2):<18}" for name in ("correlation", "slope")
+        )
+        typer.echo(f"  {field:<15} {found['measured']:<16} {correlation} {slope}".rstrip())
+    for strategy, row in speech.get("by_strategy", {}).items():
+        means = ", ".join(f"{name} {value:.2f}" for name, value in row.items() if name != "replies")
+        typer.echo(f"  {one_line(strategy)} ({row['replies']}): {means}")
+
+
+def _print_published(tables: list[dict[str, object]]) -> None:
+    """What others have published, each row marked as such."""
+    for table in tables:
+        names = [name for name, value in table["rows"][0].items() if isinstance(value, float)]
+        width = max(len(row["system"]) for row in table["rows"])
+        typer.echo(f"\npublished, not measured here: {table['source']}, on {table['corpus']} ({table['url']})")
+        typer.echo(f"{'':{width}}  " + " ".join(f"{name:>9}" for name in names))
+        for row in table["rows"]:
+            remark = f"  ({row['remark']})" if row["remark"] else ""
+            typer.echo(
+                f"{row['system']:{width}}  " + " ".join(f"{row[name]:>9.4f}" for name in names) + f"  published{remark}"
+            )
+
+
+def _between(interval: list[float] | None, digits: int = 4) -> str:
+    return "" if interval is None else f"[{interval[0]:.{digits}f}, {interval[1]:.{digits}f}]"

@@ -45,8 +45,8 @@ class ManifestReport:
         How many are of another split than the one asked for.
     records, refused : list of Record
         What the dialogues were read from, and what was left out, in the order of ``dialogues`` and ``rejected``.
-    recordings : mapping of Part to Recording
-        What the recordings of the dialogues were found to be; empty where they were not looked at.
+    recordings : mapping of Part to Recording or AudioError
+        What recordings were found to be, those of the dialogues sound; empty where they were not looked at.
     """
 
     dialogues: list[Dialogue]
@@ -54,7 +54,7 @@ class ManifestReport:
     elsewhere: int = 0
     records: list[Record] = field(default_factory=list)
     refused: list[Record] = field(default_factory=list)
-    recordings: Mapping[Part, Recording] = field(default_factory=dict)
+    recordings: Mapping[Part, Recording | AudioError] = field(default_factory=dict)
 
     def seconds(self, dialogue: Dialogue) -> float:
         """How long the history of a dialogue lasts, of what was looked at."""
@@ -122,12 +122,11 @@ def read_manifest(
     path = Path(path)
     records = read_table(path, table) if path.suffix.lower() in TABLES else read_records(path)
     ids = _dialogue_ids(records)
-    recordings = Recordings(limits, decode) if check_audio or decode else None
-    if recordings is not None and workers != 1:
-        recordings.examine(_parts(records, path.parent), workers, progress)
-    check = _AudioCheck(path.parent, recordings)
+    check = _AudioCheck(path.parent, Recordings(limits, decode) if check_audio or decode else None)
+    if workers != 1:
+        check.examine(records, workers, progress)
     first_seen: dict[str, int] = {}
-    report = ManifestReport([], [], recordings=check.good)
+    report = ManifestReport([], [], recordings={} if check.recordings is None else check.recordings.found)
     elsewhere = 0
     for record in progress(records, unit="dialogue", total=len(records)):
         name = ids.get(id(record)) or record.name or place_of(path, record.line)
@@ -149,20 +148,6 @@ def read_manifest(
             report.rejected.append(Rejection(name, record.line, fault.field, fault.problem, fault.mend))
             report.refused.append(record)
     return replace(report, elsewhere=elsewhere)
-
-
-def _parts(records: list[Record], folder: Path) -> Iterator[Part]:
-    """The recordings that records name; what is written wrong is named when it is read."""
-    for record in records:
-        value = record.value if isinstance(record.value, dict) else {}
-        history = value.get("dialogue_history")
-        for turn in (*(history if isinstance(history, list) else ()), value.get("response")):
-            if isinstance(turn, dict) and isinstance(written := turn.get("audio_path"), str):
-                try:
-                    start, stop = (seconds_field(turn.get(name), name) for name in ("start", "stop"))
-                except FieldError:
-                    continue
-                yield folder / written, start or 0.0, stop
 
 
 def _dialogue_ids(records: list[Record]) -> dict[int, str]:
@@ -281,10 +266,33 @@ class _AudioCheck:
 
     def __init__(self, folder: Path, recordings: Recordings | None):
         self.folder, self.recordings = folder, recordings
-        self.good: dict[Part, Recording] = {}
+        # A path is costly to make and to keep, and histories of one conversation share theirs.
+        self.paths: dict[str, Path] = {}
+
+    def examine(self, records: list[Record], workers: int, progress: Progress) -> None:
+        """Look at every recording that records name; what is written wrong is named when it is read."""
+        if self.recordings is not None:
+            self.recordings.examine(self._parts(records), workers, progress)
+
+    def _parts(self, records: list[Record]) -> Iterator[Part]:
+        for record in records:
+            value = record.value if isinstance(record.value, dict) else {}
+            history = value.get("dialogue_history")
+            for turn in (*(history if isinstance(history, list) else ()), value.get("response")):
+                if isinstance(turn, dict) and isinstance(written := turn.get("audio_path"), str):
+                    try:
+                        start, stop = (seconds_field(turn.get(name), name) for name in ("start", "stop"))
+                    except FieldError:
+                        continue
+                    yield self._path(written), start or 0.0, stop
+
+    def _path(self, written: str) -> Path:
+        if written not in self.paths:
+            self.paths[written] = self.folder / written
+        return self.paths[written]
 
     def __call__(self, written: str, field: str, start: float, stop: float | None) -> Path:
-        path = self.folder / written
+        path = self._path(written)
         if self.recordings is None:
             return path
         found = self.recordings[path, start, stop]
@@ -293,7 +301,6 @@ class _AudioCheck:
         if isinstance(found, AudioError):
             mend = "write / in place of \\ in paths" if "\\" in written and not path.exists() else found.mend
             raise FieldError(field, f"{written!r} {found.problem}", mend)
-        self.good[path, start, stop] = found
         return path
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import multiprocessing
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,7 +74,7 @@ def examine(part: Part, limits: audio.AudioLimits, decode: bool) -> Recording:
     return Recording(header.seconds, header.sample_rate, header.channels, level, clipped)
 
 
-class Recordings(Mapping[Part, Recording | AudioError]):
+class Recordings:
     """Recordings by part, examined when they are first asked for or, many at once, beforehand.
 
     Arguments
@@ -83,22 +83,21 @@ class Recordings(Mapping[Part, Recording | AudioError]):
         What a recording may be.
     decode : bool
         Whether samples are read too.
+
+    Attributes
+    ----------
+    found : dict
+        Those examined so far.
     """
 
     def __init__(self, limits: audio.AudioLimits = audio.DEFAULT_LIMITS, decode: bool = False):
         self.limits, self.decode = limits, decode
-        self._found: dict[Part, Recording | AudioError] = {}
+        self.found: dict[Part, Recording | AudioError] = {}
 
     def __getitem__(self, part: Part) -> Recording | AudioError:
-        if part not in self._found:
-            self._found[part] = _examined(part, self.limits, self.decode)
-        return self._found[part]
-
-    def __iter__(self) -> Iterator[Part]:
-        return iter(self._found)
-
-    def __len__(self) -> int:
-        return len(self._found)
+        if part not in self.found:
+            self.found[part] = _examined(part, self.limits, self.decode)
+        return self.found[part]
 
     def examine(self, parts: Iterable[Part], workers: int = 0, progress: Progress = unseen) -> None:
         """Examine many.
@@ -112,12 +111,12 @@ class Recordings(Mapping[Part, Recording | AudioError]):
         progress : callable
             Wraps an iterable, given ``unit`` and ``total`` too, to show how far it is.
         """
-        waiting = [part for part in dict.fromkeys(parts) if part not in self._found]
+        waiting = [part for part in dict.fromkeys(parts) if part not in self.found]
         batches = [waiting[first : first + BATCH] for first in range(0, len(waiting), BATCH)]
         workers = workers or os.cpu_count() or 1
         if workers == 1 or len(waiting) < FEWEST:
             for part in progress(waiting, unit="recording", total=len(waiting)):
-                self._found[part] = _examined(part, self.limits, self.decode)
+                self.found[part] = _examined(part, self.limits, self.decode)
             return
         # Not forked: a process that shows progress has threads.
         context = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
@@ -125,7 +124,7 @@ class Recordings(Mapping[Part, Recording | AudioError]):
             futures = [pool.submit(_examine_batch, batch, self.limits, self.decode) for batch in batches]
             results = progress(_one_by_one(futures), unit="recording", total=len(waiting))
             for part, found in zip(waiting, results, strict=True):
-                self._found[part] = found
+                self.found[part] = found
 
 
 def _examined(part: Part, limits: audio.AudioLimits, decode: bool) -> Recording | AudioError:

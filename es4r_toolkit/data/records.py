@@ -217,7 +217,7 @@ def refuse_broken_values(record: object) -> None:
             waiting += reversed([(f"{field}[{place}]", entry) for place, entry in enumerate(value)])
         elif isinstance(value, float) and not math.isfinite(value):
             raise FieldError(field, f"is {value}, which JSON does not know", "write a number")
-        elif isinstance(value, str) and (half := re.search("[\ud800-\udfff]", value)):
+        elif isinstance(value, str) and not value.isascii() and (half := re.search("[\ud800-\udfff]", value)):
             raise FieldError(field, f"holds half a character ({half.group()!r})", "write the whole character")
 
 

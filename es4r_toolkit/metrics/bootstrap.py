@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from nltk.translate.bleu_score import closest_ref_length, modified_precision
@@ -42,8 +43,9 @@ class Bootstrap:
     def __init__(self, number: int, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0):
         require(number > 0 and resamples > 0, "bootstrap", (number, resamples), "needs replies and resamples")
         self.tails = [(1 - level) / 2, (1 + level) / 2]
-        # How often each reply is in each resample (resamples, number).
-        self.counts = np.random.default_rng(seed).multinomial(number, np.full(number, 1 / number), size=resamples)
+        # How often each reply is in each resample (resamples, number); floats, since every score multiplies them.
+        drawn = np.random.default_rng(seed).multinomial(number, np.full(number, 1 / number), size=resamples)
+        self.counts = drawn.astype(float)
 
     def mean(self, values: Sequence[float], present: Sequence[bool] | None = None) -> tuple[float, float]:
         """Interval of the mean of a value a reply has, over those replies where it is ``present``."""
@@ -53,15 +55,9 @@ class Bootstrap:
         """That mean in each resample; one that holds none of those replies is left out."""
         if len(values) != self.counts.shape[1]:
             raise ConfigError("values", f"are {len(values)} for {self.counts.shape[1]} replies", "give one for each")
-        weights = self.counts if present is None else self.counts * np.asarray(present, dtype=int)
+        weights = self.counts if present is None else self.counts * np.asarray(present, dtype=float)
         number = weights.sum(axis=1)
         return (weights @ np.asarray(values, dtype=float))[number > 0] / number[number > 0]
-
-    def bleu(
-        self, hypotheses: Sequence[Sequence[str]], references: Sequence[Sequence[str]], weights: Sequence[float]
-    ) -> tuple[float, float]:
-        """Interval of NLTK's corpus BLEU, smoothing method 1, of tokenized replies with one reference each."""
-        return self.quantiles(resampled_bleu(self.counts, hypotheses, references, weights))
 
     def quantiles(self, scores: np.ndarray) -> tuple[float, float]:
         """Interval of a score that each resample has; NaN without any."""
@@ -69,20 +65,47 @@ class Bootstrap:
         return float(low), float(high)
 
 
-def resampled_bleu(
-    counts: np.ndarray,
-    hypotheses: Sequence[Sequence[str]],
-    references: Sequence[Sequence[str]],
-    weights: Sequence[float],
-) -> np.ndarray:
-    """Corpus BLEU of each resample from n-grams that NLTK counts once a reply.
+@dataclass(frozen=True)
+class NgramCounts:
+    """What BLEU needs of each reply, as NLTK counts it.
+
+    Attributes
+    ----------
+    matches, possible : array (N, orders)
+        N-grams of order 1, 2 and so on that its reference has too, and those that it has.
+    spoken, wanted : array (N,)
+        Tokens of the reply, and of its reference.
+    """
+
+    matches: np.ndarray
+    possible: np.ndarray
+    spoken: np.ndarray
+    wanted: np.ndarray
+
+    @classmethod
+    def of(
+        cls, hypotheses: Sequence[Sequence[str]], references: Sequence[Sequence[str]], orders: int = 4
+    ) -> NgramCounts:
+        """Count them once, for any number of resamples and weights."""
+        pairs = list(zip(hypotheses, references))
+        shares = [[modified_precision([two], one, order + 1) for order in range(orders)] for one, two in pairs]
+        return cls(
+            np.array([[share.numerator for share in row] for row in shares], dtype=float),
+            np.array([[share.denominator for share in row] for row in shares], dtype=float),
+            np.array([len(one) for one, _ in pairs], dtype=float),
+            np.array([closest_ref_length([two], len(one)) for one, two in pairs], dtype=float),
+        )
+
+
+def resampled_bleu(counts: np.ndarray, ngrams: NgramCounts, weights: Sequence[float]) -> np.ndarray:
+    """NLTK's corpus BLEU, smoothing method 1, of each resample.
 
     Arguments
     ---------
     counts : array (resamples, N)
         How often each reply is in each resample.
-    hypotheses, references : sequence of sequence of str
-        Tokens, N of each.
+    ngrams : NgramCounts
+        Of N replies.
     weights : sequence of float
         Of n-grams of order 1, 2 and so on.
 
@@ -90,14 +113,9 @@ def resampled_bleu(
     -------
     array (resamples,)
     """
-    pairs = list(zip(hypotheses, references))
-    found, lengths = [], []
-    for hypothesis, reference in pairs:
-        shares = [modified_precision([reference], hypothesis, order + 1) for order in range(len(weights))]
-        found.append([(share.numerator, share.denominator) for share in shares])
-        lengths.append((len(hypothesis), closest_ref_length([reference], len(hypothesis))))
-    matches, possible = (counts @ np.array(found, dtype=float)[:, :, part] for part in (0, 1))
-    spoken, wanted = (counts @ np.array(lengths, dtype=float)[:, part] for part in (0, 1))
+    orders = len(weights)
+    matches, possible = counts @ ngrams.matches[:, :orders], counts @ ngrams.possible[:, :orders]
+    spoken, wanted = counts @ ngrams.spoken, counts @ ngrams.wanted
     precisions = np.where(matches == 0, EPSILON, matches) / possible
     brevity = np.exp(np.minimum(0.0, 1 - wanted / np.maximum(spoken, 1)))
     scores = brevity * np.exp(np.log(precisions) @ np.asarray(weights))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ from es4r_toolkit.data.predictions import Prediction
 from es4r_toolkit.errors import DialogueError
 from es4r_toolkit.metrics.bootstrap import Bootstrap
 from es4r_toolkit.metrics.slots import SlotTable, slots_right
-from es4r_toolkit.metrics.text import text_resamples, text_scores
+from es4r_toolkit.metrics.text import PairScorer, TextScores
 
 
 @dataclass(frozen=True)
@@ -53,17 +53,27 @@ class Comparison:
     only_first, only_second : int
         Dialogues that one alone answered; they are not compared.
     metrics : dict of str to Difference
-        Of BLEU, ROUGE and each slot.
+        Of BLEU, ROUGE, the scores beside them and each slot.
+    pairs : list of tuple of Prediction
+        The dialogues that both answered.
+    rouge : tuple of list of float
+        ROUGE-L of each of their replies, of the first system and of the second.
     """
 
     paired: int
     only_first: int
     only_second: int
     metrics: dict[str, Difference]
+    pairs: list[tuple[Prediction, Prediction]]
+    rouge: tuple[list[float], list[float]]
 
 
 def compare(
-    first: Sequence[Prediction], second: Sequence[Prediction], table: SlotTable | None = None, seed: int = 0
+    first: Sequence[Prediction],
+    second: Sequence[Prediction],
+    table: SlotTable | None = None,
+    seed: int = 0,
+    more: Mapping[str, PairScorer] | None = None,
 ) -> Comparison:
     """Compare two systems over the dialogues that both answered.
 
@@ -75,23 +85,24 @@ def compare(
         For slot accuracies.
     seed : int
         Of the resamples.
+    more : mapping of str to callable, optional
+        Further scores of a pair, as `TextScores` takes them.
 
     Raises
     ------
     DialogueError
         If they cannot be paired: not as many without ids, an id twice, other references, or nothing in common.
     """
-    pairs, only_first, only_second = _pair(first, second)
-    for one, other in pairs:
-        if one.reference != other.reference:
-            raise DialogueError(one.item, "has another reference in the other file", "score both on the same test set")
+    pairs, only_first, only_second = pair(first, second)
     bootstrap = Bootstrap(len(pairs), seed=seed)
     references = [one.reference for one, _ in pairs]
-    scores, resamples = [], []
+    scores, resamples, rouge = [], [], []
     for place in (0, 1):
         texts = [pair[place].response for pair in pairs]
-        scores.append(text_scores(texts, references))
-        resamples.append(text_resamples(texts, references, bootstrap))
+        scored = TextScores(texts, references, more)
+        scores.append(scored.corpus())
+        rouge.append(scored.each["rougeL"])
+        resamples.append(scored.resamples(bootstrap))
         if table is not None:
             hits = slots_right(texts, [pair[0].slots for pair in pairs], table)
             for slot, right in hits.items():
@@ -104,7 +115,7 @@ def compare(
         name: difference(*(score[name] for score in scores), resamples[0][name] - drawn, bootstrap)
         for name, drawn in resamples[1].items()
     }
-    return Comparison(len(pairs), only_first, only_second, metrics)
+    return Comparison(len(pairs), only_first, only_second, metrics, pairs, tuple(rouge))
 
 
 def difference(first: float, second: float, drawn: np.ndarray, bootstrap: Bootstrap) -> Difference:
@@ -116,7 +127,24 @@ def difference(first: float, second: float, drawn: np.ndarray, bootstrap: Bootst
     return Difference(first, second, found, bootstrap.quantiles(drawn), p)
 
 
-def _pair(
+def pair(
+    first: Sequence[Prediction], second: Sequence[Prediction]
+) -> tuple[list[tuple[Prediction, Prediction]], int, int]:
+    """The dialogues that both answered, and how many the first and the second alone did.
+
+    Raises
+    ------
+    DialogueError
+        As ``compare``.
+    """
+    pairs, only_first, only_second = _matched(first, second)
+    for one, other in pairs:
+        if one.reference != other.reference:
+            raise DialogueError(one.item, "has another reference in the other file", "score both on the same test set")
+    return pairs, only_first, only_second
+
+
+def _matched(
     first: Sequence[Prediction], second: Sequence[Prediction]
 ) -> tuple[list[tuple[Prediction, Prediction]], int, int]:
     named = [_by_id(predictions) for predictions in (first, second)]

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from es4r_toolkit.data.predictions import Prediction, read_predictions
+from es4r_toolkit.data.recordings import Progress, unseen
 from es4r_toolkit.data.records import Rejection
 from es4r_toolkit.data.representations import REPRESENTATIONS, read_representations
-from es4r_toolkit.errors import ConfigError, DialogueError
+from es4r_toolkit.errors import BackendError, ConfigError, DialogueError
 from es4r_toolkit.metrics.cohesion import Cohesion
 from es4r_toolkit.metrics.comparison import compare
+from es4r_toolkit.metrics.examples import Example, examples
+from es4r_toolkit.metrics.meteor import Meteor
 from es4r_toolkit.metrics.slots import SlotTable, chance, slot_accuracies, slot_intervals
-from es4r_toolkit.metrics.text import text_intervals, text_scores
+from es4r_toolkit.metrics.text import PairScorer, TextScores
+
+if TYPE_CHECKING:
+    from es4r_toolkit.backends.bertscore import BertScore
 
 SLOT_TABLE = "slots.json"
 
@@ -24,7 +33,8 @@ class Evaluation:
     Attributes
     ----------
     metrics : dict
-        ``scored``, ``rejected`` and ``empty_replies`` (counts), the keys of `text_scores` and their ``interval`` where
+        ``scored``, ``rejected`` and ``empty_replies`` (counts), the keys of `text_scores`, ``meteor`` where NLTK has
+        a WordNet, ``bertscore`` and ``bertscore_settings`` where it was asked for, and their ``interval`` where
         anything was scored, ``slot_accuracy``, ``slot_interval`` and ``slot_chance`` where slots were,
         ``cohesion_ratio`` and ``cohesion_interval`` where there are representations, ``comparison`` where there is
         another system. Intervals are [low, high], of the
@@ -33,6 +43,8 @@ class Evaluation:
         The records left out, of the predictions.
     unlike : list of Rejection
         Those left out of the representations.
+    examples : list of Example
+        What was scored, the worst first; of both systems where there is another.
     notes : list of str
         What a reader should know of the metrics that are not there.
     """
@@ -41,6 +53,7 @@ class Evaluation:
     rejected: list[Rejection]
     notes: list[str]
     unlike: list[Rejection] = field(default_factory=list)
+    examples: list[Example] = field(default_factory=list)
 
 
 def evaluate(
@@ -48,6 +61,8 @@ def evaluate(
     slots: str | Path | None = None,
     representations: str | Path | None = None,
     other: str | Path | None = None,
+    bertscore: BertScore | None = None,
+    progress: Progress = unseen,
 ) -> Evaluation:
     """Score a .jsonl or .json file of ``{response, reference, slots?}`` records.
 
@@ -62,6 +77,10 @@ def evaluate(
         is one.
     other : str or Path or None
         Predictions of another system on the same dialogues, to compare with.
+    bertscore : BertScore, optional
+        The model that BERTScore is taken by.
+    progress : callable
+        Wraps what BERTScore goes through, given ``unit`` and ``total`` too, to show how far it is.
 
     Raises
     ------
@@ -82,11 +101,16 @@ def evaluate(
         "rejected": len(rejected),
         "empty_replies": sum(not text.strip() for text in texts),
     }
+    more, missing_scorers = _pair_scorers(bertscore, progress)
     notes = []
     if texts:
-        references = [prediction.reference for prediction in predictions]
-        metrics |= text_scores(texts, references)
-        metrics["interval"] = _rounded(text_intervals(texts, references))
+        scored = TextScores(texts, [prediction.reference for prediction in predictions], more)
+        metrics |= scored.corpus()
+        metrics["interval"] = _rounded(scored.intervals())
+    if texts and bertscore is not None:
+        metrics["bertscore_settings"] = bertscore.settings
+    if metrics["empty_replies"]:
+        notes.append(f"{metrics['empty_replies']} empty replies score 0; the paper's script leaves such out")
     with_slots = [prediction for prediction in predictions if prediction.slots]
     if with_slots and table is None:
         notes.append(f"{len(with_slots)} predictions have slots but there is no {SLOT_TABLE}: no slot accuracies")
@@ -98,9 +122,12 @@ def evaluate(
         metrics["slot_chance"] = {slot: by_chance[slot] for slot in accuracies}
     elif table is not None:
         notes.append(f"no prediction has slots: {slots} was not used")
+    shown: list[Example] = []
     if other is not None and texts:
-        metrics["comparison"], others = _compare(predictions, Path(other), table)
+        metrics["comparison"], shown, others = _compare(predictions, Path(other), table, more)
         notes += others
+    elif texts:
+        shown = examples([predictions], table, [scored.each["rougeL"]])
     beside = path.with_name(REPRESENTATIONS)
     representations = beside if representations is None and beside.exists() else representations
     unlike: list[Rejection] = []
@@ -108,17 +135,33 @@ def evaluate(
         scores, unlike, missing = _cohesion(representations)
         metrics |= scores
         notes += missing
-    return Evaluation(metrics, rejected, notes, unlike)
+    return Evaluation(metrics, rejected, [*notes, *missing_scorers], unlike, shown)
 
 
-def _compare(predictions: list[Prediction], path: Path, table: SlotTable | None) -> tuple[dict[str, object], list[str]]:
+def _pair_scorers(bertscore: BertScore | None, progress: Progress) -> tuple[dict[str, PairScorer], list[str]]:
+    """METEOR and BERTScore, where there are such, and why there are not."""
+    scorers: dict[str, PairScorer] = {}
+    notes = []
+    try:
+        scorers["meteor"] = Meteor()
+    except BackendError as fault:
+        notes.append(f"no METEOR: {fault}")
+    if bertscore is not None:
+        scorers["bertscore"] = partial(bertscore, progress=progress)
+    return scorers, notes
+
+
+def _compare(
+    predictions: list[Prediction], path: Path, table: SlotTable | None, more: Mapping[str, PairScorer]
+) -> tuple[dict[str, object], list[Example], list[str]]:
     others, rejected = read_predictions(path)
-    found = compare(predictions, others, table if any(one.slots for one in predictions) else None)
+    found = compare(predictions, others, table if any(one.slots for one in predictions) else None, more=more)
     notes = [f"{path}: {len(rejected)} predictions cannot be read, the first {rejected[0].item}"] if rejected else []
     alone = {"this file alone": found.only_first, f"{path.name} alone": found.only_second}
     notes += [f"{count} dialogues are in {which}, and are not compared" for which, count in alone.items() if count]
     metrics = {name: difference.as_dict() for name, difference in found.metrics.items()}
-    return {"other": str(path), "paired": found.paired, "metrics": metrics}, notes
+    shown = examples(list(zip(*found.pairs)), table, found.rouge)
+    return {"other": str(path), "paired": found.paired, "metrics": metrics}, shown, notes
 
 
 def _cohesion(path: str | Path) -> tuple[dict[str, object], list[Rejection], list[str]]:

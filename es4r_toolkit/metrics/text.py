@@ -1,9 +1,9 @@
-"""BLEU, ROUGE and distinct-n of replies against references, as in the ES4R paper's table."""
+"""BLEU, ROUGE and distinct-n of replies against references, as in the ES4R paper's table, and scores beside them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from functools import cache
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache, lru_cache
 
 import numpy as np
 from nltk.tokenize import NLTKWordTokenizer
@@ -13,7 +13,10 @@ from rouge_score.rouge_scorer import RougeScorer
 from rouge_score.tokenizers import DefaultTokenizer
 
 from es4r_toolkit.errors import ConfigError
-from es4r_toolkit.metrics.bootstrap import Bootstrap, resampled_bleu
+from es4r_toolkit.metrics.bootstrap import Bootstrap, NgramCounts, resampled_bleu
+
+# Replies and their references -> what each pair scores.
+PairScorer = Callable[[Sequence[str], Sequence[str]], Sequence[float]]
 
 # BLEU-3 with .33 is what the paper's script says; thirds would change the fourth digit.
 BLEU_WEIGHTS = {
@@ -38,12 +41,11 @@ def tokenize(text: str) -> list[str]:
     >>> tokenize("I'm lost. It's hard, isn't it?")
     ['I', "'m", 'lost', '.', 'It', "'s", 'hard', ',', 'is', "n't", 'it', '?']
     """
-    sentences, words = _tokenizers()
-    return [word for sentence in sentences.tokenize(text) for word in words.tokenize(sentence)]
+    return list(_tokens(text))
 
 
-def text_scores(hypotheses: Sequence[str], references: Sequence[str]) -> dict[str, float]:
-    """Score replies against one reference each.
+class TextScores:
+    """Scores of replies against one reference each; words are split and n-grams counted once for all of them.
 
     Arguments
     ---------
@@ -51,6 +53,68 @@ def text_scores(hypotheses: Sequence[str], references: Sequence[str]) -> dict[st
         What the model said; an empty reply counts as a reply without words.
     references : sequence of str
         What it should have said, in the same order.
+    more : mapping of str to callable, optional
+        Further scores that a pair has on its own, such as METEOR: name -> (hypotheses, references) -> one for each.
+
+    Raises
+    ------
+    ConfigError
+        If there is nothing to score or the two differ in number.
+
+    Example
+    -------
+    >>> texts = TextScores(["a b"], ["a b c d"], {"length": lambda said, wanted: [len(text) for text in said]})
+    >>> scores = texts.corpus()
+    >>> round(scores["bleu1"], 4), scores["length"]
+    (0.3679, 3.0)
+    """
+
+    def __init__(
+        self, hypotheses: Sequence[str], references: Sequence[str], more: Mapping[str, PairScorer] | None = None
+    ):
+        if len(hypotheses) != len(references):
+            problem = f"are {len(hypotheses)} for {len(references)} references"
+            raise ConfigError("hypotheses", problem, "give one for each")
+        if not hypotheses:
+            raise ConfigError("hypotheses", "are none", "give at least one reply to score")
+        self.tokens = [tokenize(text) for text in hypotheses]
+        self.targets = [tokenize(text) for text in references]
+        scorers = {name: scorer(hypotheses, references) for name, scorer in (more or {}).items()}
+        # Those that a pair has on its own (N,); the corpus has their mean.
+        self.each = {**_rouge(hypotheses, references), **{name: list(map(float, of)) for name, of in scorers.items()}}
+
+    def corpus(self) -> dict[str, float]:
+        """The scores of the whole: ``bleu1`` to ``bleu4``, ``rouge1``, ``rouge2``, ``rougeL``, those beside them,
+        ``distinct1`` and ``distinct2``."""
+        scores = corpus_bleu(
+            [[target] for target in self.targets],
+            self.tokens,
+            weights=list(BLEU_WEIGHTS.values()),
+            smoothing_function=SmoothingFunction().method1,
+        )
+        bleu = dict(zip(BLEU_WEIGHTS, map(float, scores)))
+        means = {name: sum(values) / len(values) for name, values in self.each.items()}
+        return bleu | means | {"distinct1": distinct(self.tokens, 1), "distinct2": distinct(self.tokens, 2)}
+
+    def resamples(self, bootstrap: Bootstrap) -> dict[str, np.ndarray]:
+        """All but distinct-n in each resample (resamples,); a resample repeats replies, so it is less distinct."""
+        ngrams = NgramCounts.of(self.tokens, self.targets)
+        bleu = {name: resampled_bleu(bootstrap.counts, ngrams, weights) for name, weights in BLEU_WEIGHTS.items()}
+        return bleu | {name: bootstrap.means(values) for name, values in self.each.items()}
+
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        """Their bootstrap intervals (95 %)."""
+        bootstrap = Bootstrap(len(self.tokens))
+        return {name: bootstrap.quantiles(scores) for name, scores in self.resamples(bootstrap).items()}
+
+
+def text_scores(hypotheses: Sequence[str], references: Sequence[str]) -> dict[str, float]:
+    """BLEU, ROUGE and distinct-n of replies against one reference each.
+
+    Arguments
+    ---------
+    hypotheses, references : sequence of str
+        As in ``TextScores``.
 
     Returns
     -------
@@ -62,45 +126,9 @@ def text_scores(hypotheses: Sequence[str], references: Sequence[str]) -> dict[st
     Raises
     ------
     ConfigError
-        If there is nothing to score or the two differ in number.
-
-    Example
-    -------
-    >>> scores = text_scores(["a b"], ["a b c d"])
-    >>> round(scores["bleu1"], 4), scores["distinct1"]
-    (0.3679, 1.0)
+        As ``TextScores``.
     """
-    if len(hypotheses) != len(references):
-        raise ConfigError("hypotheses", f"are {len(hypotheses)} for {len(references)} references", "give one for each")
-    if not hypotheses:
-        raise ConfigError("hypotheses", "are none", "give at least one reply to score")
-    tokens = [tokenize(text) for text in hypotheses]
-    targets = [[tokenize(text)] for text in references]
-    smooth = SmoothingFunction().method1
-    scores = {
-        name: float(corpus_bleu(targets, tokens, weights=weights, smoothing_function=smooth))
-        for name, weights in BLEU_WEIGHTS.items()
-    }
-    scores |= {name: sum(values) / len(values) for name, values in _rouge(hypotheses, references).items()}
-    scores |= {"distinct1": distinct(tokens, 1), "distinct2": distinct(tokens, 2)}
-    return scores
-
-
-def text_intervals(hypotheses: Sequence[str], references: Sequence[str]) -> dict[str, tuple[float, float]]:
-    """Bootstrap intervals (95 %) of the BLEU and ROUGE scores of ``text_scores``, from the same arguments.
-
-    Not of distinct-n: a resample repeats replies and is less distinct for that alone.
-    """
-    bootstrap = Bootstrap(len(hypotheses))
-    drawn = text_resamples(hypotheses, references, bootstrap)
-    return {name: bootstrap.quantiles(scores) for name, scores in drawn.items()}
-
-
-def text_resamples(hypotheses: Sequence[str], references: Sequence[str], bootstrap: Bootstrap) -> dict[str, np.ndarray]:
-    """The same scores in each resample (resamples,)."""
-    tokens, targets = ([tokenize(text) for text in texts] for texts in (hypotheses, references))
-    drawn = {name: resampled_bleu(bootstrap.counts, tokens, targets, weights) for name, weights in BLEU_WEIGHTS.items()}
-    return drawn | {name: bootstrap.means(values) for name, values in _rouge(hypotheses, references).items()}
+    return TextScores(hypotheses, references).corpus()
 
 
 def distinct(corpus: Sequence[Sequence[str]], order: int) -> float:
@@ -115,6 +143,12 @@ def distinct(corpus: Sequence[Sequence[str]], order: int) -> float:
     """
     grams = [gram for tokens in corpus for gram in _ngrams(tokens, order)]
     return len(set(grams)) / len(grams) if grams else 0.0
+
+
+@lru_cache(maxsize=1 << 16)  # several scores, and the other system's references, ask for the same texts
+def _tokens(text: str) -> tuple[str, ...]:
+    sentences, words = _tokenizers()
+    return tuple(word for sentence in sentences.tokenize(text) for word in words.tokenize(sentence))
 
 
 @cache

@@ -39,6 +39,9 @@ HOLDERS = {
     "espeakng_loader": {"backends"},
     "speechbrain": {"data.dataset", "brain", "training"},
     "httpx2": {"metrics.judge.endpoint"},
+    "bert_score": {"backends"},
+    "parselmouth": {"metrics.prosody"},
+    "jiwer": {"metrics.word_errors"},
 }
 
 

@@ -80,3 +80,24 @@ def test_the_page_of_plus_shows_the_validation_figures(summary):
             last = summary["voices"][voices]["variants"][NAMES.get(variant, variant)]["curve"][-1]
             assert cell == f"{last['affect']:.3f}, {last['trend']:.3f}", (variant, voices)
     assert len(rows) == len(NAMES) + 1
+
+
+def test_the_readme_and_the_card_have_the_figures_of_the_records(recipe, summary):
+    study, tables = recipe
+    scores = [tables.Score.of(record) for record in study.whole_lines(KEPT / "full" / "runs.jsonl")]
+    full = tables.summarize(scores, study.read_plan(str(study.STUDY.with_name("full.yaml"))))
+    plus = full["voices"]["espeak"]["variants"]["plus"]
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    recorded = summary["voices"]["recorded"]["variants"]
+    for start, row in (
+        ("| espeak voices, standard level", plus),
+        ("| human voices (EmoDB)", recorded["plus"]),
+        ("| the same without dual attention", recorded["w/o dual"]),
+        ("| the same without speech", recorded["text only"]),
+    ):
+        (line,) = (line for line in readme.splitlines() if line.startswith(start))
+        assert [float(cell) for cell in line.split("|")[2:5]] == [round(row[slot]["mean"], 3) for slot in tables.SLOTS]
+    card = (ROOT / "es4r_toolkit" / "assets" / "affectprobe-small" / "README.md").read_text(encoding="utf-8")
+    for slot in tables.SLOTS:
+        own, mean = re.search(rf"\| {slot} \| ([\d.]+) \| ([\d.]+) \|", card).groups()
+        assert (float(own), float(mean)) == (round(plus[slot]["each"][0], 3), round(plus[slot]["mean"], 3))

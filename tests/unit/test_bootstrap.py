@@ -7,9 +7,9 @@ import pytest
 from nltk.translate.bleu_score import SmoothingFunction, corpus_bleu
 
 from es4r_toolkit.errors import ConfigError
-from es4r_toolkit.metrics.bootstrap import Bootstrap, resampled_bleu
+from es4r_toolkit.metrics.bootstrap import Bootstrap, NgramCounts, resampled_bleu
 from es4r_toolkit.metrics.slots import SlotTable, slot_intervals
-from es4r_toolkit.metrics.text import BLEU_WEIGHTS, text_intervals, tokenize
+from es4r_toolkit.metrics.text import BLEU_WEIGHTS, TextScores, tokenize
 
 REPLIES = ["I can hear how sad you are.", "Nothing alike at all", "", "You sound glad today.", "so"]
 REFERENCES = [
@@ -25,7 +25,7 @@ REFERENCES = [
 def test_each_resample_scores_as_nltk_scores_it(weights):
     replies, references = ([tokenize(text) for text in texts] for texts in (REPLIES, REFERENCES))
     counts = np.array([[1, 1, 1, 1, 1], [0, 3, 0, 2, 0], [0, 5, 0, 0, 0], [0, 0, 5, 0, 0], [2, 0, 1, 1, 1]])
-    found = resampled_bleu(counts, replies, references, weights)
+    found = resampled_bleu(counts, NgramCounts.of(replies, references), weights)
     for row, score in zip(counts, found):
         chosen = np.repeat(np.arange(5), row)
         expected = corpus_bleu(
@@ -63,7 +63,7 @@ def test_replies_without_a_slot_do_not_count_in_its_interval():
 
 
 def test_intervals_hold_the_scores_of_the_whole():
-    intervals = text_intervals(REPLIES * 10, REFERENCES * 10)
+    intervals = TextScores(REPLIES * 10, REFERENCES * 10).intervals()
     assert set(intervals) == {*BLEU_WEIGHTS, "rouge1", "rouge2", "rougeL"}
     assert all(0 <= low < high <= 1 for low, high in intervals.values())
 

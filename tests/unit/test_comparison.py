@@ -112,7 +112,7 @@ def test_an_evaluation_tells_the_comparison_and_what_it_left_out(tmp_path):
     told = found.metrics["comparison"]
     assert (told["other"], told["paired"]) == (str(paths[1]), 2)
     assert told["metrics"]["bleu1"]["difference"] > 0
-    assert [note.split(":")[-1].strip() for note in found.notes] == [
+    assert [note.split(":")[-1].strip() for note in found.notes if "METEOR" not in note] == [
         "1 predictions cannot be read, the first line 4",
         "1 dialogues are in this file alone, and are not compared",
         "1 dialogues are in b.jsonl alone, and are not compared",

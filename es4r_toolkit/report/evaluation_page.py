@@ -1,0 +1,154 @@
+"""write_evaluation: scores of one system or of two side by side, and what they said, worst first, as one HTML page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from es4r_toolkit.data import audio
+from es4r_toolkit.errors import AudioError
+from es4r_toolkit.metrics.examples import Example
+from es4r_toolkit.report.pages import render_template, write_page
+from es4r_toolkit.report.sound import Clip, clip
+
+MOST_EXAMPLES = 30
+NAMES = {"meteor": "METEOR", "bertscore": "BERTScore F1", "distinct1": "distinct-1", "distinct2": "distinct-2"}
+NAMES |= {f"bleu{order}": f"BLEU-{order}" for order in range(1, 5)}
+NAMES |= {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L"}
+SCORES = tuple(NAMES)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the page: each row has a name and cells, a value and what stands below it."""
+
+    caption: str
+    heads: Sequence[str]
+    rows: Sequence[tuple[str, Sequence[tuple[str, str]]]]
+    remark: str = ""
+
+
+def write_evaluation(
+    path: str | Path,
+    title: str,
+    metrics: Mapping[str, Any],
+    examples: Sequence[Example],
+    recordings: Sequence[Mapping[str, Path]],
+    notes: Sequence[str] = (),
+) -> Path:
+    """Write the page.
+
+    Arguments
+    ---------
+    path : str or Path
+        The file to write; its folder is made where it is missing.
+    title : str
+        What was evaluated.
+    metrics : mapping
+        As `es4r_toolkit.metrics.evaluation.evaluate` gives them.
+    examples : sequence of Example
+        What was said, the worst first; the page shows the first ``MOST_EXAMPLES``.
+    recordings : sequence of mapping
+        For each system, where its reply to a dialogue was spoken, by the dialogue's id.
+    notes : sequence of str
+        What a reader should know.
+
+    Raises
+    ------
+    ConfigError
+        If the file cannot be written.
+    """
+    notes = list(notes)
+    shown = [_example(example, recordings, notes) for example in examples[:MOST_EXAMPLES]]
+    compared = bool(examples) and len(examples[0].said) > 1
+    worst = "Where it is behind most" if compared else "Worst first"
+    by = "how far it is behind the other" if compared else "what each has right"
+    page = render_template(
+        "evaluation.html",
+        title=title,
+        notes=notes,
+        tables=_tables(metrics),
+        published=[_published(table) for table in metrics.get("published", [])],
+        examples=shown,
+        examples_title=worst,
+        examples_lead=f"{len(shown)} of {len(examples)} dialogues by {by}: slots where there are any, then ROUGE-L.",
+    )
+    return write_page(path, page)
+
+
+def _tables(metrics: Mapping[str, Any]) -> list[Table]:
+    tables = [_scores(metrics)] if "scored" in metrics else []
+    if "slot_accuracy" in metrics:
+        tables.append(_slots(metrics))
+    if "comparison" in metrics:
+        tables.append(_comparison(metrics["comparison"]))
+    if "cohesion_ratio" in metrics:
+        intervals = metrics["cohesion_interval"]
+        rows = [(kind, [_cell(ratio, intervals.get(kind))]) for kind, ratio in metrics["cohesion_ratio"].items()]
+        tables.append(Table("Dialogue cohesion", ["representation", "ratio"], rows))
+    return tables
+
+
+def _scores(metrics: Mapping[str, Any]) -> Table:
+    intervals = metrics.get("interval", {})
+    rows = [(NAMES[name], [_cell(metrics[name], intervals.get(name))]) for name in SCORES if name in metrics]
+    counts = ", ".join(f"{metrics[name]} {name.replace('_', ' ')}" for name in ("scored", "rejected", "empty_replies"))
+    remark = f"{counts}. Below each score its 95 % interval of a bootstrap over dialogues."
+    return Table("Against the references", ["score", "this system"], rows, remark)
+
+
+def _slots(metrics: Mapping[str, Any]) -> Table:
+    chances, intervals = metrics["slot_chance"], metrics["slot_interval"]
+    rows = [
+        (slot, [_cell(accuracy, intervals.get(slot)), _cell(chances[slot])])
+        for slot, accuracy in metrics["slot_accuracy"].items()
+    ]
+    return Table("Slots", ["slot", "accuracy", "chance"], rows)
+
+
+def _comparison(comparison: Mapping[str, Any]) -> Table:
+    rows = []
+    for name, row in comparison["metrics"].items():
+        low, high = row["interval"]
+        difference = f"{row['difference']:+.3f}", f"{low:+.3f} to {high:+.3f}"
+        sure = f"{row['p']:.3f}", "differs" if low * high > 0 else ""
+        rows.append((NAMES.get(name, name), [_cell(row["first"]), _cell(row["second"]), difference, sure]))
+    remark = (
+        f"Over the {comparison['paired']} dialogues of both; the other is {comparison['other']}. p: how often "
+        "resamples of two equal systems would differ as much (paired bootstrap, Koehn 2004). Many scores are "
+        "many looks at the same replies: a single small p says little."
+    )
+    return Table("Against the other system", ["score", "this", "other", "difference", "p"], rows, remark)
+
+
+def _cell(value: float, interval: Sequence[float] | None = None) -> tuple[str, str]:
+    return f"{value:.3f}", "" if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}"
+
+
+def _published(table: Mapping[str, Any]) -> dict[str, Any]:
+    columns = [name for name in SCORES if any(row.get(name) is not None for row in table["rows"])]
+    rows = [
+        {**row, "cells": ["" if row.get(name) is None else f"{row[name]:.4f}" for name in columns]}
+        for row in table["rows"]
+    ]
+    return {**table, "columns": [NAMES[name] for name in columns], "rows": rows}
+
+
+def _example(example: Example, recordings: Sequence[Mapping[str, Path]], notes: list[str]) -> dict[str, Any]:
+    names = ["this system", "the other"]
+    replies = []
+    for system, said, spoken in zip(names, example.said, [*recordings, {}, {}]):
+        replies.append({"system": system, **vars(said), "clip": _clip(spoken.get(example.id), notes)})
+    return {"id": example.id, "reference": example.reference, "replies": replies}
+
+
+def _clip(recording: Path | None, notes: list[str]) -> Clip | None:
+    if recording is None:
+        return None
+    try:
+        return clip(*audio.decode(recording))
+    except AudioError as fault:
+        notes.append(f"not played: {fault}")
+        return None
