@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin
+PACKAGE := $(VENV)/.package
 STAMP := $(VENV)/.installed
 VOICES := styletts2==0.1.6 kokoro==0.9.4
 
@@ -9,8 +10,12 @@ VOICES := styletts2==0.1.6 kokoro==0.9.4
 help:  ## What can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
-$(STAMP): setup.py pyproject.toml
+$(PACKAGE): setup.py pyproject.toml
 	$(PYTHON) -m venv $(VENV)
+	$(RUN)/pip install --quiet --disable-pip-version-check -e '.[espeak,asr]'
+	@touch $@
+
+$(STAMP): $(PACKAGE)
 	$(RUN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@# Their own pins go with nothing here; what their models need is among the extras.
 	$(RUN)/pip install --quiet --disable-pip-version-check --no-deps $(VOICES)
@@ -18,7 +23,7 @@ $(STAMP): setup.py pyproject.toml
 
 install: $(STAMP)  ## Set up .venv with the package, editable, and what its tests need
 
-demo: $(STAMP)  ## Speak a corpus, train on it, answer held-out dialogues, write results/demo/report.html
+demo: $(PACKAGE)  ## Speak a corpus, train on it, answer held-out dialogues, write results/demo/report.html
 	$(RUN)/python recipes/AffectProbe/demo.py
 
 test: $(STAMP)  ## Every test
