@@ -68,4 +68,4 @@ def _turn(turn: Mapping, base: str) -> dict:
 
 def _write(path: Path, lines: Iterable[Mapping]) -> None:
     # A rejected record may hold half a character, which only ASCII can carry.
-    write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
+    write_text(path, (json.dumps(line) + "\n" for line in lines))

@@ -20,8 +20,8 @@ Part = tuple[Path, float, float | None]
 Progress = Callable[..., Iterable]
 
 FULL_SCALE = 0.999  # where samples count as clipped: converters seldom reach 1 itself
-BATCH = 64
-FEWEST = 4 * BATCH  # below, another process costs more than it brings
+BATCH = 128
+FEWEST = 2 * BATCH  # below, another process costs more than it brings
 
 
 def unseen(items: Iterable, **_: object) -> Iterable:
@@ -121,7 +121,7 @@ class Recordings:
         # Not forked: a process that shows progress has threads.
         context = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
         with ProcessPoolExecutor(workers, mp_context=context) as pool:
-            futures = [pool.submit(_examine_batch, batch, self.limits, self.decode) for batch in batches]
+            futures = [pool.submit(_examine_batch, _plain(batch), self.limits, self.decode) for batch in batches]
             results = progress(_one_by_one(futures), unit="recording", total=len(waiting))
             for part, found in zip(waiting, results, strict=True):
                 self.found[part] = found
@@ -134,10 +134,21 @@ def _examined(part: Part, limits: audio.AudioLimits, decode: bool) -> Recording 
         return fault
 
 
-def _examine_batch(parts: Sequence[Part], limits: audio.AudioLimits, decode: bool) -> list[Recording | AudioError]:
-    return [_examined(part, limits, decode) for part in parts]
+# Between processes go plain values: a Path or a Recording takes longer to send than a header to read.
+
+
+def _plain(parts: Sequence[Part]) -> list[tuple[str, float, float | None]]:
+    return [(str(path), start, stop) for path, start, stop in parts]
+
+
+def _examine_batch(
+    parts: Sequence[tuple[str, float, float | None]], limits: audio.AudioLimits, decode: bool
+) -> list[tuple | AudioError]:
+    found = (_examined((Path(path), start, stop), limits, decode) for path, start, stop in parts)
+    return [one if isinstance(one, AudioError) else tuple(vars(one).values()) for one in found]
 
 
 def _one_by_one(futures: Iterable[Future]) -> Iterator[Recording | AudioError]:
     for future in futures:
-        yield from future.result()
+        for one in future.result():
+            yield one if isinstance(one, AudioError) else Recording(*one)

@@ -92,12 +92,13 @@ def write_json(path: Path, value: object) -> None:
     write_text(path, text + "\n")
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 file, whole or not at all."""
+def write_text(path: Path, text: str | Iterable[str]) -> None:
+    """Write a UTF-8 file, whole or not at all; a long one piece by piece."""
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         # A lone surrogate cannot be encoded.
-        beside.write_text(text, encoding="utf-8")
+        with beside.open("w", encoding="utf-8") as file:
+            file.writelines([text] if isinstance(text, str) else text)
         os.replace(beside, path)
     except ValueError as error:
         raise DialogueError(path, f"cannot hold its values ({error})", "give finite numbers and text") from None
