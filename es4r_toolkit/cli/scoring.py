@@ -144,7 +144,7 @@ def _write_page(
     # What cannot be read was named before.
     replies = [read_replies(system)[0] for system in systems]
     recordings = [{reply.id: reply.audio for reply in spoken if reply.audio is not None} for spoken in replies]
-    title = str(path) if compare is None else f"{path} against {compare}"
+    title = " against ".join("/".join(system.resolve().parts[-2:]) for system in systems)
     write_evaluation(page, title, metrics, shown, recordings, notes)
 
 

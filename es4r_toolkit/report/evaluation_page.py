@@ -14,9 +14,9 @@ from es4r_toolkit.report.pages import render_template, write_page
 from es4r_toolkit.report.sound import Clip, clip
 
 MOST_EXAMPLES = 30
-NAMES = {"meteor": "METEOR", "bertscore": "BERTScore F1", "distinct1": "distinct-1", "distinct2": "distinct-2"}
-NAMES |= {f"bleu{order}": f"BLEU-{order}" for order in range(1, 5)}
-NAMES |= {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L"}
+NAMES = {f"bleu{order}": f"BLEU-{order}" for order in range(1, 5)}
+NAMES |= {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L", "meteor": "METEOR", "bertscore": "BERTScore"}
+NAMES |= {"distinct1": "distinct-1", "distinct2": "distinct-2"}
 SCORES = tuple(NAMES)
 
 
@@ -93,10 +93,11 @@ def _tables(metrics: Mapping[str, Any]) -> list[Table]:
 
 def _scores(metrics: Mapping[str, Any]) -> Table:
     intervals = metrics.get("interval", {})
-    rows = [(NAMES[name], [_cell(metrics[name], intervals.get(name))]) for name in SCORES if name in metrics]
+    names = [name for name in SCORES if name in metrics]
+    rows = [("this system", [_cell(metrics[name], intervals.get(name)) for name in names])]
     counts = ", ".join(f"{metrics[name]} {name.replace('_', ' ')}" for name in ("scored", "rejected", "empty_replies"))
     remark = f"{counts}. Below each score its 95 % interval of a bootstrap over dialogues."
-    return Table("Against the references", ["score", "this system"], rows, remark)
+    return Table("Against the references", ["", *(NAMES[name] for name in names)], rows, remark)
 
 
 def _slots(metrics: Mapping[str, Any]) -> Table:
