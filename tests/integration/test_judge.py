@@ -339,7 +339,9 @@ def test_only_a_changed_reply_is_asked_about_again(tmp_path, server):
 def start(folder: Path, server: JudgeServer, *more: str) -> subprocess.Popen:
     where = ["--endpoint", server.url, "--model", "m", "--output", str(folder / "out")]
     script = [sys.executable, "-m", "es4r_toolkit.cli", "judge", str(folder / "predictions.jsonl"), *where, *more]
-    return subprocess.Popen(script, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    # Where tests run in the background, interrupts are ignored, and so they would be by what they start.
+    return subprocess.Popen(script, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **options)
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
