@@ -46,6 +46,19 @@ def summary(recipe) -> dict:
     return tables.summarize(scores, study.read_plan(str(study.STUDY)))
 
 
+@pytest.mark.parametrize(("name", "folder"), [("study.yaml", KEPT), ("full.yaml", KEPT / "full")])
+def test_the_study_finds_its_records_again(recipe, tmp_path, name, folder):
+    """A key that is added to the train YAML makes others of them, unless it is null: 90 runs would be trained anew."""
+    study, _ = recipe
+    runs = study.plan_runs(study.read_plan(str(study.STUDY.with_name(name))), tmp_path)
+    assert {run.name_of_all for run in runs} == {
+        study.names_of(line) for line in study.whole_lines(folder / "runs.jsonl")
+    }
+    # Some stand for all: composing each takes a while.
+    few = [run for run in runs if run.name in ("seed 2", "fold 1") and run.variant in ("paper", "plus", "inject")]
+    assert len(study.read_records(folder / "runs.jsonl", few)) == len(few) > 0
+
+
 def test_the_tables_are_those_of_the_records(recipe, summary):
     _, tables = recipe
     assert json.loads((KEPT / "study.json").read_text()) == json.loads(json.dumps(summary))
