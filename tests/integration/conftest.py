@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
+from judge_server import JudgeServer
 from safetensors.torch import save_file
 from tones import (
     BATCH,
@@ -106,3 +107,11 @@ def trained(tmp_path_factory, command) -> tuple[Path, dict[str, float]]:
         return output, run_recipe(command(output))
     finally:
         torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def server(monkeypatch) -> Iterator[JudgeServer]:
+    """A chat completions server, and no key in the environment."""
+    monkeypatch.delenv("ES4R_JUDGE_KEY", raising=False)
+    with JudgeServer().running() as running:
+        yield running
