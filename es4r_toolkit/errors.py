@@ -46,6 +46,10 @@ class BackendError(ES4RError):
     """An encoder, language model or synthesizer that is missing or unfit."""
 
 
+class ContextError(BackendError):
+    """A dialogue that is longer than what the language model can read."""
+
+
 def require(condition: bool, argument: str, value: object, rule: str) -> None:
     """Raise ConfigError unless a constructor argument keeps its rule.
 

@@ -13,6 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from es4r_toolkit.data.batch import DialogueBatch
+from es4r_toolkit.data.heard import HeardTurn
+from es4r_toolkit.dialogue import Dialogue, Turn
 from es4r_toolkit.errors import BackendError, DialogueError, require
 from es4r_toolkit.masks import frame_counts
 from es4r_toolkit.protocols import Recognizer
@@ -122,11 +124,48 @@ class EmpathyPipeline(nn.Module):
             dialogues.append(replace(dialogue, history=tuple(turns)))
         return replace(batch, dialogues=dialogues)
 
+    @torch.no_grad()
+    def write_down(self, turn: Turn, waveform: Tensor, of: str) -> Turn:
+        """The turn with its words, which its recording (samples,) is asked for where they are not known.
+
+        Raises
+        ------
+        DialogueError
+            If they are not, and there is no recognizer; it names what the turn is ``of``.
+        """
+        batch = DialogueBatch.of([Dialogue(of, (turn,))], [[waveform]]).to(self.device)
+        return self.transcribed(batch).dialogues[0].history[0]
+
+    @torch.no_grad()
+    def hear(self, turn: Turn, waveform: Tensor) -> HeardTurn:
+        """All of one turn that does not depend on its dialogue.
+
+        Arguments
+        ---------
+        turn : Turn
+            With its words.
+        waveform : Tensor (samples,)
+            Its recording at ``sample_rate``.
+        """
+        waves = waveform[None].to(self.device)
+        whole = torch.ones(1, device=self.device)
+        mels, counts = self.understanding.features(waves, whole)
+        frames = None
+        if self.generation.hears and self.understanding.hears_turns_alone:
+            frames = self.understanding.within(mels, counts, torch.ones_like(counts))
+        energies, styles = self.synthesis.measure(waves, whole)
+        return HeardTurn(turn, mels[0], frames, energies[0], styles[0], len(waveform) / self.sample_rate)
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return next(self.parameters()).device
+
     def context(self, batch: DialogueBatch, return_attention: bool = False) -> Context:
         """What the language model sees before the reply, in training, validation and generation."""
         batch, speech = self.transcribed(batch), None
         if self.generation.hears and batch.features is not None:
-            speech = self.understanding.listen(*batch.features, batch.turns_per_dialogue)
+            speech = self.understanding.listen(*batch.features, batch.turns_per_dialogue, batch.frames)
         elif self.generation.hears:
             speech = self.understanding(batch.waveforms, batch.wav_lens, batch.turns_per_dialogue)
         return self.generation.context(self._prompts(batch), speech, return_attention)
@@ -162,9 +201,12 @@ class EmpathyPipeline(nn.Module):
         """Write a reply to each dialogue."""
         return self.generation.generate(self.context(batch), **options)
 
-    def plan(self, batch: DialogueBatch) -> list[SpeechPlan]:
-        """Decide how each reply is to be spoken."""
-        return self.synthesis.plan(batch.waveforms, batch.wav_lens, batch.turns_per_dialogue, batch.is_speaker)
+    def plan(self, batch: DialogueBatch, strategy: str | None = None) -> list[SpeechPlan]:
+        """Decide how each reply is to be spoken; a strategy that is named is taken whatever the energies say."""
+        measured = batch.energies, batch.styles
+        if batch.energies is None:
+            measured = self.synthesis.measure(batch.waveforms, batch.wav_lens)
+        return self.synthesis.decide(*measured, batch.turns_per_dialogue, batch.is_speaker, strategy)
 
     def trained_state(self) -> dict[str, Tensor]:
         """What training changes, by name: weights, and the running statistics that lie beside them."""

@@ -108,10 +108,19 @@ class AffectiveDualAttention(nn.Module):
             Relative lengths.
         """
         check_turns(turns, turn_lens, turns_per_dialogue)
+        return self.across(self.within(turns, turn_lens), turn_lens, turns_per_dialogue)
+
+    def within(self, turns: Tensor, turn_lens: Tensor) -> Tensor:
+        """The first level alone, which no other turn has a part in: (N, T, F), (N,) -> (N, T, F)."""
+        if self.intra is None:
+            return turns
+        valid = valid_mask(frame_counts(turn_lens, turns.shape[1]), turns.shape[1])
+        return _attend(self.intra, self.intra_norm, turns, valid)
+
+    def across(self, turns: Tensor, turn_lens: Tensor, turns_per_dialogue: Tensor) -> tuple[Tensor, Tensor]:
+        """The second level, of turns that the first has been over; takes and gives what ``forward`` does."""
         counts = frame_counts(turn_lens, turns.shape[1])
         valid = valid_mask(counts, turns.shape[1])
-        if self.intra is not None:
-            turns = _attend(self.intra, self.intra_norm, turns, valid)
         dialogue_counts = sum_by_dialogue(counts, turns_per_dialogue)
         context, context_valid = pack(turns[valid], dialogue_counts)
         if self.recency is not None:

@@ -30,6 +30,7 @@ from es4r_toolkit.backends.building import train_tokenizer
 from es4r_toolkit.backends.checkpoints import check_sizes, is_folder, is_planning, load_config, load_weights, naming
 from es4r_toolkit.backends.last_layer import read_last_only
 from es4r_toolkit.backends.partial_lora import PartialLoraLinear, PositionMask, add_partial_lora
+from es4r_toolkit.backends.prefix_cache import PrefixCache
 from es4r_toolkit.errors import BackendError, require
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -198,11 +199,21 @@ class CausalLM(nn.Module):
                 break
         return replies
 
+    def prefix_cache(self) -> PrefixCache:
+        """For ``stream``: what one context and the next begin alike with is then read once."""
+        return PrefixCache(self.model.config)
+
     def stream(
-        self, embeds: Tensor, valid: Tensor, adapted: Tensor | None, max_new_tokens: int, **options: Any
+        self,
+        embeds: Tensor,
+        valid: Tensor,
+        adapted: Tensor | None,
+        max_new_tokens: int,
+        cache: PrefixCache | None = None,
+        **options: Any,
     ) -> Iterator[int]:
-        """Continue one row, yielding token ids as they come, without the stop token."""
-        for (token,) in self._decode(embeds, valid, adapted, max_new_tokens, **options):
+        """Continue one row without padding, yielding token ids as they come, without the stop token."""
+        for (token,) in self._decode(embeds, valid, adapted, max_new_tokens, cache, **options):
             if token in self.stop_ids:
                 return
             yield token
@@ -213,20 +224,22 @@ class CausalLM(nn.Module):
         valid: Tensor,
         adapted: Tensor | None,
         max_new_tokens: int,
+        prefix: PrefixCache | None = None,
         **options: float | None,
     ) -> Iterator[list[int]]:
         # Our own loop, since generate() cannot tell prefill, where LoRA is on, from new tokens, where it is off.
         given = {name: value for name, value in options.items() if value is not None}
         pick = _Picker(**{**self.sampling, **given})
-        cache = DynamicCache(config=self.model.config)
-        places = position_ids(valid)
+        keys_and_values, known = (prefix or self.prefix_cache()).start(embeds, adapted)
+        places = position_ids(valid)[:, known:]
+        embeds, adapted = embeds[:, known:], None if adapted is None else adapted[:, known:]
         for step in range(max_new_tokens):
             with torch.no_grad(), self.positions.set_to(adapted, last=1):
                 logits = self.model(
                     inputs_embeds=embeds,
                     attention_mask=valid.long(),
                     position_ids=places,
-                    past_key_values=cache,
+                    past_key_values=keys_and_values,
                     use_cache=True,
                     logits_to_keep=1,
                 ).logits[:, -1]

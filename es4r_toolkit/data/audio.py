@@ -248,6 +248,45 @@ def load(
     return _resample(torch.from_numpy(samples), own_rate, sample_rate)
 
 
+def waveform_of(
+    samples: Tensor, own_rate: int, sample_rate: int, limits: AudioLimits = DEFAULT_LIMITS, name: str = "the recording"
+) -> Tensor:
+    """Samples that are in memory already, such as a microphone's, checked as those of a file and resampled.
+
+    Arguments
+    ---------
+    samples : Tensor (samples,)
+        Amplitudes, 1 being full scale.
+    own_rate, sample_rate : int
+        Hz: theirs, and what is wanted.
+    limits : AudioLimits
+    name : str
+        What an error calls them.
+
+    Returns
+    -------
+    float32 Tensor (samples,)
+
+    Raises
+    ------
+    AudioError
+        If they are not one channel, none, NaN, infinite, too loud, or outside the limits.
+    """
+    import torch
+
+    array = samples.detach().cpu().float().numpy()
+    if array.ndim != 1 or not len(array):
+        raise AudioError(name, f"is of shape {array.shape}", "give one channel of at least one sample, (samples,)")
+    if not limits.min_sample_rate <= own_rate <= limits.max_sample_rate:
+        bounds = f"{limits.min_sample_rate} to {limits.max_sample_rate} Hz"
+        raise AudioError(name, f"has a sample rate of {own_rate} Hz, outside {bounds}", "resample it")
+    if len(array) / own_rate > limits.max_seconds:
+        problem = f"lasts {len(array) / own_rate:.1f} s, over the limit of {limits.max_seconds:g} s"
+        raise AudioError(name, problem, "cut it into turns")
+    _check_block(name, array, 0.0, limits)
+    return _resample(torch.from_numpy(array), own_rate, sample_rate)
+
+
 def load_turn(turn: Turn, sample_rate: int) -> Tensor:
     """The recording of a turn, as `load` gives it: float32 Tensor (samples,)."""
     return load(turn.audio, sample_rate, start=turn.start, stop=turn.stop)
@@ -364,7 +403,7 @@ def _check_last_page(path: Path) -> None:
         raise AudioError(path, "lacks the page that ends an Ogg stream", CUT_SHORT)
 
 
-def _check_block(path: Path, block: np.ndarray, start: float, limits: AudioLimits) -> None:
+def _check_block(path: Path | str, block: np.ndarray, start: float, limits: AudioLimits) -> None:
     finite = np.isfinite(block)
     if not finite.all():
         problem = f"has {(~finite).sum()} NaN or infinite samples in the block from {start:.2f} s"

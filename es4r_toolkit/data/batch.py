@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from es4r_toolkit.data.heard import HeardTurn, TurnFrames
 from es4r_toolkit.dialogue import Dialogue
 from es4r_toolkit.errors import DialogueError
 from es4r_toolkit.masks import relative_lengths
@@ -30,6 +31,11 @@ class DialogueBatch:
     is_speaker : Tensor (N,) of bool
     features : tuple of Tensor (N, T, F), Tensor (N,) of int, or None
         Log-mels of the waveforms and their frames, where they were computed already.
+    frames : TurnFrames or None
+        What follows from each turn's log-mels alone, where it was computed already.
+    energies : Tensor (N,) or None
+    styles : list of Tensor (S,) or None, or None
+        Energy and style vector of each turn, where they were computed already.
     """
 
     dialogues: list[Dialogue]
@@ -38,6 +44,9 @@ class DialogueBatch:
     turns_per_dialogue: Tensor
     is_speaker: Tensor
     features: tuple[Tensor, Tensor] | None = None
+    frames: TurnFrames | None = None
+    energies: Tensor | None = None
+    styles: list[Tensor | None] | None = None
 
     @classmethod
     def of(cls, dialogues: Sequence[Dialogue], waveforms: Sequence[Sequence[Tensor]]) -> DialogueBatch:
@@ -68,6 +77,24 @@ class DialogueBatch:
         padded = pad_sequence(flat, batch_first=True), torch.tensor([len(frames) for frames in flat])
         return cls(list(dialogues), None, None, counts, _is_speaker(dialogues), padded)
 
+    @classmethod
+    def of_heard(cls, ids: Sequence[str], histories: Sequence[Sequence[HeardTurn]]) -> DialogueBatch:
+        """Collate histories of turns that were heard one by one, and name each."""
+        dialogues = [Dialogue(id, tuple(one.turn for one in history)) for id, history in zip(ids, histories)]
+        batch = cls.of_features(dialogues, [[one.features for one in history] for history in histories])
+        flat, device = [one for history in histories for one in history], batch.features[0].device
+        frames = None
+        if all(one.frames is not None for one in flat):
+            counts = torch.cat([one.frames.counts for one in flat])
+            parts = ([getattr(one.frames, part)[0] for one in flat] for part in ("before", "after"))
+            frames = TurnFrames(*(pad_sequence(part, batch_first=True) for part in parts), counts)
+        return replace(
+            batch.to(device),
+            frames=frames,
+            energies=torch.stack([one.energy for one in flat]),
+            styles=[one.style for one in flat],
+        )
+
     def __len__(self) -> int:
         return len(self.dialogues)
 
@@ -83,6 +110,10 @@ class DialogueBatch:
         changed = {name: change(value) for name, value in vars(self).items() if isinstance(value, Tensor)}
         if self.features is not None:
             changed["features"] = tuple(map(change, self.features))
+        if self.frames is not None:
+            changed["frames"] = TurnFrames(*map(change, self.frames))
+        if self.styles is not None:
+            changed["styles"] = [None if style is None else change(style) for style in self.styles]
         return replace(self, **changed)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
-from es4r_toolkit.errors import BackendError, require
+from es4r_toolkit.errors import ContextError, require
 from es4r_toolkit.masks import frame_counts, relative_lengths
 from es4r_toolkit.prompt import SYSTEM, Prompt, PromptRenderer
 from es4r_toolkit.protocols import LanguageModel
@@ -170,7 +170,11 @@ class EmpatheticGeneration(nn.Module):
         return [self.render.text(reply) for reply in replies]
 
     def stream(self, context: Context, **options: Any) -> Iterator[int]:
-        """Write one reply, token id by token id."""
+        """Write one reply, token id by token id; options are as for ``generate``, and ``cache``.
+
+        Where the language model gives a ``prefix_cache()``, that object as ``cache`` spares it what this context and
+        the one before begin alike with.
+        """
         return self.llm.stream(context.embeds, context.valid, context.adapted, self.max_new_tokens, **options)
 
     def _words(self, prompts: Sequence[Prompt]) -> Words:
@@ -188,7 +192,7 @@ class EmpatheticGeneration(nn.Module):
             room = self.llm.max_positions
             if room is not None and len(row) + self.max_new_tokens > room:
                 need = f"{len(row)} positions and {self.max_new_tokens} for the reply"
-                raise BackendError("context", f"{need} do not fit the language model's {room}", "shorten the dialogue")
+                raise ContextError("context", f"{need} do not fit the language model's {room}", "shorten the dialogue")
             scope = torch.zeros(len(row), dtype=torch.bool, device=row.device)
             start = len(prefix)
             for part, content in zip(layout, parts):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from es4r_toolkit.errors import BackendError
+from es4r_toolkit.errors import BackendError, require
 from es4r_toolkit.lobes.energy_strategy import EnergyStrategySelector, StrategyChoice
 from es4r_toolkit.lobes.style_fuser import StyleFuser
 from es4r_toolkit.masks import frame_counts
@@ -59,40 +59,81 @@ class EmpatheticSynthesis(nn.Module):
         return self.strategy.sample_rate
 
     @torch.no_grad()
-    def plan(
-        self, waveforms: Tensor, wav_lens: Tensor, turns_per_dialogue: Tensor, is_speaker: Tensor
-    ) -> list[SpeechPlan]:
-        """Decide how to speak, one plan a dialogue.
+    def measure(self, waveforms: Tensor, wav_lens: Tensor) -> tuple[Tensor, list[Tensor | None]]:
+        """What each turn by itself says of how to speak.
 
         Arguments
         ---------
         waveforms : Tensor (N, samples)
         wav_lens : Tensor (N,)
-        turns_per_dialogue : Tensor (B,) of int
-        is_speaker : Tensor (N,) of bool
+            Relative lengths.
+
+        Returns
+        -------
+        Tensor (N,)
+            Energies.
+        list of Tensor (S,) or None
+            Styles; None where the voice has none, or the turn too little speech.
         """
         energies = self.strategy.energies(waveforms, wav_lens)
+        if self.voice.style_dim is None:
+            return energies, [None] * len(energies)
+        samples = frame_counts(wav_lens, waveforms.shape[1]).tolist()
+        return energies, [self._style(wave[:count]) for wave, count in zip(waveforms, samples)]
+
+    @torch.no_grad()
+    def decide(
+        self,
+        energies: Tensor,
+        styles: Sequence[Tensor | None],
+        turns_per_dialogue: Tensor,
+        is_speaker: Tensor,
+        strategy: str | None = None,
+    ) -> list[SpeechPlan]:
+        """Decide how to speak from what was measured of each turn, one plan a dialogue.
+
+        Arguments
+        ---------
+        energies : Tensor (N,)
+        styles : sequence of Tensor (S,) or None
+            N of them.
+        turns_per_dialogue : Tensor (B,) of int
+        is_speaker : Tensor (N,) of bool
+        strategy : str, optional
+            One that is taken whatever the energies say.
+
+        Raises
+        ------
+        ConfigError
+            If there is no strategy of that name.
+        """
         choices = self.strategy(energies, turns_per_dialogue, is_speaker)
+        if strategy is not None:
+            choices = [self._forced(choice, strategy) for choice in choices]
         sizes = turns_per_dialogue.tolist()
-        styles: list[Tensor | None] = [None] * len(sizes)
+        fused: list[Tensor | None] = [None] * len(sizes)
         if self.voice.style_dim is None:
             weights = self.style.weights(energies, turns_per_dialogue)
             # A voice without styles of recordings may have some for strategies.
             if hasattr(self.voice, "strategy_style"):
-                styles = [self.voice.strategy_style(choice.weights) for choice in choices]
+                fused = [self.voice.strategy_style(choice.weights) for choice in choices]
         else:
-            samples = frame_counts(wav_lens, waveforms.shape[1]).tolist()
-            turns = [self._style(wave[:count]) for wave, count in zip(waveforms, samples)]
-            heard = torch.tensor([turn is not None for turn in turns], device=energies.device)
-            nothing = waveforms.new_zeros(self.voice.style_dim)
-            stacked = torch.stack([nothing if turn is None else turn.to(nothing) for turn in turns])
-            fused, weights = self.style(stacked, energies * heard, turns_per_dialogue)
+            heard = torch.tensor([style is not None for style in styles], device=energies.device)
+            nothing = energies.new_zeros(self.voice.style_dim)
+            stacked = torch.stack([nothing if style is None else style.to(nothing) for style in styles])
+            mixed, weights = self.style(stacked, energies * heard, turns_per_dialogue)
             # Where no turn has a style the voice speaks as it does without one.
-            styles = [style if bool(any_heard.any()) else None for style, any_heard in zip(fused, heard.split(sizes))]
+            fused = [style if bool(any_heard.any()) else None for style, any_heard in zip(mixed, heard.split(sizes))]
         return [
             SpeechPlan(choice, tuple(energy.tolist()), tuple(share.tolist()), style)
-            for choice, energy, share, style in zip(choices, energies.split(sizes), weights.split(sizes), styles)
+            for choice, energy, share, style in zip(choices, energies.split(sizes), weights.split(sizes), fused)
         ]
+
+    def _forced(self, choice: StrategyChoice, name: str) -> StrategyChoice:
+        known = self.strategy.prosodies
+        require(name in known, "strategy", name, f"must be one of {', '.join(known)}")
+        weights = {other: float(other == name) for other in known}
+        return replace(choice, name=name, weights=weights, prosody=known[name])
 
     def _style(self, waveform: Tensor) -> Tensor | None:
         """The style of a turn (S,); None of one that has too little speech."""

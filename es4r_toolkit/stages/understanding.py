@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from es4r_toolkit.data.heard import TurnFrames
 from es4r_toolkit.errors import ConfigError, require
 from es4r_toolkit.lobes.dialogue_norm import DialogueNorm
 from es4r_toolkit.lobes.dual_attention import split_turns
@@ -130,7 +131,24 @@ class EmpatheticUnderstanding(nn.Module):
         mels, lens = self.encoder.features(waveforms, wav_lens)
         return mels, frame_counts(lens, mels.shape[1])
 
-    def listen(self, mels: Tensor, mel_counts: Tensor, turns_per_dialogue: Tensor) -> SpeechStates:
+    @property
+    def hears_turns_alone(self) -> bool:
+        """Whether ``within`` of a turn is the same in any dialogue."""
+        return self.normalize is None and hasattr(self.dual_attention, "within")
+
+    def within(self, mels: Tensor, mel_counts: Tensor, turns_per_dialogue: Tensor) -> TurnFrames:
+        """Log-mels (N, T, F), frames (N,), turns of each dialogue (B,) -> downsampled, and attended within turns."""
+        if self.normalize is not None:
+            mels = self.normalize(mels, mel_counts, turns_per_dialogue)
+        frames, counts = _by_length(self.downsampler, mels, mel_counts)
+        if not hasattr(self.dual_attention, "within"):
+            return TurnFrames(frames, frames, counts)
+        after = self.dual_attention.within(frames, relative_lengths(counts, frames.shape[1]))
+        return TurnFrames(frames, after, counts)
+
+    def listen(
+        self, mels: Tensor, mel_counts: Tensor, turns_per_dialogue: Tensor, heard: TurnFrames | None = None
+    ) -> SpeechStates:
         """Do the same from log-mels.
 
         Arguments
@@ -139,36 +157,36 @@ class EmpatheticUnderstanding(nn.Module):
         mel_counts : Tensor (N,) of int
             Valid frames of each turn.
         turns_per_dialogue : Tensor (B,) of int
+        heard : TurnFrames, optional
+            What ``within`` gives of these turns, where it is known.
         """
-        frames, counts = self._downsample(mels, mel_counts, turns_per_dialogue)
-        keep, dropped = self._window(counts, turns_per_dialogue)
-        heard = turns_per_dialogue - dropped
+        frames = self.within(mels, mel_counts, turns_per_dialogue) if heard is None else heard
+        keep, dropped = self._window(frames.counts, turns_per_dialogue)
+        kept = turns_per_dialogue - dropped
         if bool(dropped.any()):
             mels, mel_counts = mels[keep], mel_counts[keep]
-            # Once more, since a turn that is not heard has no part in the norm either.
-            frames, counts = self._downsample(mels, mel_counts, heard)
-        context, lens = self.dual_attention(frames, relative_lengths(counts, frames.shape[1]), heard)
-        attended = split_turns(context, counts, heard)
+            # A turn that is not heard has no part in the norm either.
+            again = self.normalize is not None
+            frames = self.within(mels, mel_counts, kept) if again else TurnFrames(*(part[keep] for part in frames))
+        counts = frames.counts
+        across = getattr(self.dual_attention, "across", self.dual_attention)
+        context, lens = across(frames.after, relative_lengths(counts, frames.after.shape[1]), kept)
+        attended = split_turns(context, counts, kept)
         if self.injection is None:
             states, lens = self.encoder.encode(context, lens)
-            state_counts = share_states(counts, heard, frame_counts(lens, states.shape[1]))
+            state_counts = share_states(counts, kept, frame_counts(lens, states.shape[1]))
         else:
             injected = self.injection(mels, relative_lengths(mel_counts, mels.shape[1]), attended, counts)
-            states, lens, state_counts = self._encode_turns(injected, mel_counts, heard)
+            states, lens, state_counts = self._encode_turns(injected, mel_counts, kept)
         attended_lens = relative_lengths(counts, attended.shape[1])
         if self.by_turn:
-            per_turn = split_turns(states, state_counts, heard)
+            per_turn = split_turns(states, state_counts, kept)
             turns = self.adapter(attended, attended_lens, per_turn, relative_lengths(state_counts, per_turn.shape[1]))
-            states, _ = pack(turns, heard)
-            lens = relative_lengths(heard, states.shape[1])
+            states, _ = pack(turns, kept)
+            lens = relative_lengths(kept, states.shape[1])
         else:
             states, lens = self.adapter(states, lens)
-        return SpeechStates(states, lens, dropped, frames, attended, attended_lens, keep)
-
-    def _downsample(self, mels: Tensor, mel_counts: Tensor, turns_per_dialogue: Tensor) -> tuple[Tensor, Tensor]:
-        if self.normalize is not None:
-            mels = self.normalize(mels, mel_counts, turns_per_dialogue)
-        return _by_length(self.downsampler, mels, mel_counts)
+        return SpeechStates(states, lens, dropped, frames.before, attended, attended_lens, keep)
 
     def _window(self, counts: Tensor, turns_per_dialogue: Tensor) -> tuple[Tensor, Tensor]:
         """Which turns (N,) the window holds, and how many oldest ones (B,) it does not."""

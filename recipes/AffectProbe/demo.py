@@ -13,7 +13,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from twins import speak_twins
 
 from es4r_toolkit.data.audio import load_turn, save
@@ -24,7 +23,6 @@ from es4r_toolkit.data.responses import write_json
 from es4r_toolkit.dialogue import Dialogue
 from es4r_toolkit.hparams import plain
 from es4r_toolkit.inference import EmpathyResponder, Response
-from es4r_toolkit.masks import frame_counts
 from es4r_toolkit.metrics.slots import SlotTable, chance
 from es4r_toolkit.report import AnsweredDialogue, AnsweredTurn, DemoReport, EnergyPath, write_report
 
@@ -103,7 +101,7 @@ def _answer(model: Path, dialogues: Sequence[Dialogue], table: SlotTable, folder
     answered = []
     (folder / "replies").mkdir(parents=True, exist_ok=True)
     for dialogue in dialogues:
-        response = responder.respond(dialogue)
+        response = responder.respond(dialogue, explained=True)
         save(folder / "replies" / f"{dialogue.id}.wav", response.waveform, response.sample_rate)
         answered.append(_shown(responder, dialogue, response, table))
     return answered
@@ -118,21 +116,8 @@ def _choose(dialogues: Sequence[Dialogue]) -> list[Dialogue]:
 
 
 def _shown(responder: EmpathyResponder, dialogue: Dialogue, response: Response, table: SlotTable) -> AnsweredDialogue:
-    pipeline = responder.pipeline
-    batch = responder.batch(dialogue)
-    with torch.no_grad():
-        context = pipeline.context(batch, return_attention=True)
-    (attention,), dropped = context.attention, int(context.heard.dropped[0])
-    rate, plan = pipeline.sample_rate, response.plan
-    counts = frame_counts(batch.wav_lens, batch.waveforms.shape[1])
-    turn_of_position = torch.arange(len(attention))
-    if not pipeline.understanding.by_turn:
-        # Positions of frames run evenly over the turns laid end to end.
-        heard = counts[dropped:]
-        middles = (turn_of_position + 0.5) / len(attention) * heard.sum()
-        turn_of_position = torch.searchsorted(heard.cumsum(0), middles, right=True)
-    prompt = pipeline.generation.render(dialogue.history)
-    tokenizer = pipeline.generation.render.tokenizer
+    pipeline, plan, why = responder.pipeline, response.plan, response.explanation
+    rate = pipeline.sample_rate
     return AnsweredDialogue(
         id=dialogue.id,
         turns=[
@@ -150,10 +135,10 @@ def _shown(responder: EmpathyResponder, dialogue: Dialogue, response: Response, 
         energy_change=plan.strategy.relative_change,
         prosody=vars(plan.strategy.prosody),
         timings=response.timings,
-        attention=attention,
-        tokens=tokenizer.convert_ids_to_tokens(prompt.history),
-        turn_of_token=[index for index, turn in enumerate(prompt.turns) for _ in turn],
-        turn_of_position=(turn_of_position + dropped).tolist(),
+        attention=why.attention,
+        tokens=why.tokens,
+        turn_of_token=why.turn_of_token,
+        turn_of_position=why.turn_of_position,
         strategy_turns=pipeline.synthesis.strategy.turns,
     )
 
