@@ -72,6 +72,11 @@ class Conversation:
         """What was said so far, oldest first, replies among it."""
         return [heard.turn for heard in self._turns]
 
+    @property
+    def seconds(self) -> float:
+        """Of speech, all turns together."""
+        return sum(heard.seconds for heard in self._turns)
+
     def listen(self, said: Said, text: str = "", role: str = SPEAKER) -> None:
         """Hear a turn and answer nothing yet; for what was said before the model came in.
 

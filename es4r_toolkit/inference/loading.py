@@ -8,7 +8,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from es4r_toolkit.errors import BackendError, ConfigError
-from es4r_toolkit.hparams import build, localize, refuse_foreign_tags
+from es4r_toolkit.hparams import build_model
 from es4r_toolkit.pipeline import EmpathyPipeline
 
 SHIPPED_MODEL = Path(__file__).parents[1] / "assets" / "affectprobe-small"
@@ -21,13 +21,7 @@ def load_pipeline(
     """Build what a model folder describes, and load its weights; as ``EmpathyResponder.from_hparams`` says."""
     folder = _folder(SHIPPED_MODEL if source is None else source, savedir, revision)
     file = folder / MODEL_FILE
-    try:
-        text = file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as fault:
-        raise ConfigError(file, f"is not UTF-8 ({fault})", "export the model again") from fault
-    if not trust_remote_code:
-        refuse_foreign_tags(text, file)
-    pipeline = build(localize(text, folder)).get("pipeline")
+    pipeline = build_model(file, trust_remote_code).get("pipeline")
     if not isinstance(pipeline, EmpathyPipeline):
         raise ConfigError(file, "builds no pipeline", "name the model/ folder of a training run")
     pipeline.load_trained(folder / WEIGHTS_FILE)

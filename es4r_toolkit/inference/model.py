@@ -125,7 +125,8 @@ class SharedModel:
             heard.append(history)
         return DialogueBatch.of_heard(names, heard)
 
-    def speak(self, text: str, plan: SpeechPlan) -> Tensor:
-        """Words as a plan says -> waveform (samples,) at the voice's rate."""
+    def speak(self, text: str, plan: SpeechPlan | None = None) -> Tensor:
+        """Words as a plan says, or plainly -> waveform (samples,) at the voice's rate."""
+        synthesis = self.pipeline.synthesis
         with self._speaking:
-            return self.pipeline.synthesis.speak(text, plan)
+            return synthesis.voice.synthesize(text) if plan is None else synthesis.speak(text, plan)

@@ -6,6 +6,7 @@ import base64
 import io
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -102,3 +103,8 @@ def picture(figure: Figure, alt: str) -> Picture:
     drawing = drawing[drawing.index(b"<svg") :]
     source = "data:image/svg+xml;base64," + base64.b64encode(drawing).decode("ascii")
     return Picture(source, alt, round(figure.get_figwidth() * PIXELS_PER_INCH))
+
+
+def write_picture(path: str | Path, shown: Picture) -> None:
+    """A picture as an SVG file of its own."""
+    Path(path).write_bytes(base64.b64decode(shown.source.partition(",")[2]))
