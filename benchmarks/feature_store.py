@@ -1,7 +1,10 @@
-"""Where log-mels are best kept: one file of LMDB, one of HDF5, or a safetensors file each.
+"""Where log-mels are best kept: in LMDB, in HDF5, or in a safetensors file each; and what a kept style saves.
 
 python benchmarks/feature_store.py needs lmdb and h5py. For each: items written and read a second, in a drawn order and
 by a process of its own; whether two processes may write at once; and what a process killed while it writes leaves.
+
+python benchmarks/feature_store.py styles needs styletts2: seconds to compute the style of a turn with style encoders of
+the published size, random weights, against seconds to read it again, and bytes on disk.
 """
 
 from __future__ import annotations
@@ -144,8 +147,57 @@ def _child(name: str, what: str, folder: str, first: str, last: str) -> None:
     print(json.dumps({"seconds": time.perf_counter() - began, "found": found}))
 
 
+def measure_styles(turns: int = 20, seconds: float = 5.0) -> dict[str, object]:
+    """Styles of noise of so many seconds, made and read in turn, so that neighbours slow down both."""
+    import torch
+
+    from es4r_toolkit.data import audio
+    from es4r_toolkit.data.feature_store import StyleStore
+    from es4r_toolkit.dialogue import Turn
+
+    voice = _published_size()
+    with tempfile.TemporaryDirectory() as folder:
+        # The other knows nothing of the recordings beforehand.
+        store, other = (StyleStore(Path(folder) / "store", voice, 16000) for _ in range(2))
+        made, read = [], []
+        for number in range(turns):
+            wave = 0.1 * torch.randn(int(16000 * seconds), generator=torch.Generator().manual_seed(number))
+            audio.save(Path(folder) / f"{number}.wav", wave, 16000)
+            turn = Turn("speaker", "Hm.", Path(folder) / f"{number}.wav")
+            for asked, took in ((store, made), (other, read)):
+                began = time.perf_counter()
+                asked.style(turn)
+                took.append(time.perf_counter() - began)
+        (size,) = {path.stat().st_size for path in store.folder.rglob("*.safetensors")}
+    computed, kept = (sorted(took)[turns // 2] for took in (made, read))
+    return {"made_s": round(computed, 4), "read_s": round(kept, 4), "ratio": round(computed / kept), "bytes": size}
+
+
+def _published_size() -> object:
+    """StyleTTS 2 as far as styles need it: two encoders as wide as its authors', with random weights."""
+    import torch
+    from styletts2.models import StyleEncoder
+    from torchaudio.transforms import MelSpectrogram
+
+    from es4r_toolkit.backends.styletts2 import HOP, StyleTTS2Synthesizer
+
+    class Encoders(StyleTTS2Synthesizer):
+        def __init__(self) -> None:
+            torch.nn.Module.__init__(self)
+            sizes = {"dim_in": 64, "style_dim": 128, "max_conv_dim": 512}
+            names = ("style_encoder", "predictor_encoder")
+            self.parts = torch.nn.ModuleDict({name: StyleEncoder(**sizes) for name in names})
+            self.style_dim = 2 * sizes["style_dim"]
+            self.mel = MelSpectrogram(sample_rate=16000, n_mels=80, n_fft=2048, win_length=1200, hop_length=HOP)
+            self.eval()
+
+    return Encoders()
+
+
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
+    if sys.argv[1:] == ["styles"]:
+        print(json.dumps(measure_styles(), indent=2))
+    elif len(sys.argv) > 1:
         _child(*sys.argv[1:])
     else:
         print(json.dumps({name: measure(name) for name in STORES}, indent=2))

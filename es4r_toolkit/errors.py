@@ -50,6 +50,10 @@ class ContextError(BackendError):
     """A dialogue that is longer than what the language model can read."""
 
 
+class TrainingError(ES4RError):
+    """A training that cannot go on."""
+
+
 def require(condition: bool, argument: str, value: object, rule: str) -> None:
     """Raise ConfigError unless a constructor argument keeps its rule.
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from es4r_toolkit.data.batch import DialogueBatch
 from es4r_toolkit.data.heard import HeardTurn
 from es4r_toolkit.dialogue import Dialogue, Turn
-from es4r_toolkit.errors import BackendError, DialogueError, require
+from es4r_toolkit.errors import BackendError, ContextError, DialogueError, require
 from es4r_toolkit.masks import frame_counts
 from es4r_toolkit.protocols import Recognizer
 from es4r_toolkit.stages.generation import Context, EmpatheticGeneration
@@ -137,7 +137,13 @@ class EmpathyPipeline(nn.Module):
         return self.transcribed(batch).dialogues[0].history[0]
 
     @torch.no_grad()
-    def hear(self, turn: Turn, waveform: Tensor) -> HeardTurn:
+    def hear(
+        self,
+        turn: Turn,
+        waveform: Tensor,
+        features: Tensor | None = None,
+        styles: list[Tensor | None] | None = None,
+    ) -> HeardTurn:
         """All of one turn that does not depend on its dialogue.
 
         Arguments
@@ -146,14 +152,21 @@ class EmpathyPipeline(nn.Module):
             With its words.
         waveform : Tensor (samples,)
             Its recording at ``sample_rate``.
+        features : Tensor (T, F), optional
+            Its log-mels, where they are known.
+        styles : list of one Tensor (S,) or None, optional
+            Its style, where it is known.
         """
         waves = waveform[None].to(self.device)
         whole = torch.ones(1, device=self.device)
-        mels, counts = self.understanding.features(waves, whole)
+        if features is None:
+            mels, counts = self.understanding.features(waves, whole)
+        else:
+            mels, counts = features[None].to(self.device), torch.tensor([len(features)], device=self.device)
         frames = None
         if self.generation.hears and self.understanding.hears_turns_alone:
             frames = self.understanding.within(mels, counts, torch.ones_like(counts))
-        energies, styles = self.synthesis.measure(waves, whole)
+        energies, styles = self.synthesis.measure(waves, whole, styles)
         return HeardTurn(turn, mels[0], frames, energies[0], styles[0], len(waveform) / self.sample_rate)
 
     @property
@@ -184,6 +197,8 @@ class EmpathyPipeline(nn.Module):
         ------
         DialogueError
             If a dialogue has no response to learn from.
+        ContextError
+            If its response is longer than the language model's positions leave room for.
         """
         batch = self.transcribed(batch)
         targets, valid = self._targets(batch)
@@ -191,8 +206,11 @@ class EmpathyPipeline(nn.Module):
         if text_path:
             # First, so that what it needs is free again before the speech path keeps its activations.
             with torch.no_grad():
-                text = self.generation.reply_logits(self.generation.text_context(self._prompts(batch)), targets, valid)
+                bare = self.generation.text_context(self._prompts(batch))
+                self._check_room(batch, bare, valid)
+                text = self.generation.reply_logits(bare, targets, valid)
         context = self.context(batch)
+        self._check_room(batch, context, valid)
         speech = self.generation.reply_logits(context, targets, valid)
         return PathLogits(speech, text, targets, valid, context.heard)
 
@@ -260,7 +278,7 @@ class EmpathyPipeline(nn.Module):
 
     def _targets(self, batch: DialogueBatch) -> tuple[Tensor, Tensor]:
         for dialogue in batch.dialogues:
-            if dialogue.response is None:
+            if dialogue.response is None or not dialogue.response.text.strip():
                 raise DialogueError(
                     dialogue.id, "has no response to learn from", "add one, or leave it out of training"
                 )
@@ -271,6 +289,17 @@ class EmpathyPipeline(nn.Module):
             [[True] * len(reply) + [False] * (longest - len(reply)) for reply in replies], device=device
         )
         return ids, valid
+
+    def _check_room(self, batch: DialogueBatch, context: Context, replies: Tensor) -> None:
+        """Let no reply reach beyond the positions that the language model knows."""
+        room = self.generation.llm.max_positions
+        if room is None or context.valid.shape[1] + replies.shape[1] <= room:
+            return
+        for dialogue, before, reply in zip(batch.dialogues, context.valid.sum(1).tolist(), replies.sum(1).tolist()):
+            if before + reply > room:
+                need = f"a context of {before} positions and a response of {reply} tokens"
+                problem = f"{need} do not fit the language model's {room}"
+                raise ContextError(dialogue.id, problem, "shorten the response, or leave it out of training")
 
 
 def _read_weights(path: str | Path) -> dict[str, Tensor]:

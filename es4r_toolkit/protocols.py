@@ -16,6 +16,9 @@ NEUTRAL = Prosody()
 class SpeechEncoder(Protocol):
     """Turns waveforms into log-mels, and log-mels into states.
 
+    One whose log-mels may be kept on disk has ``feature_settings``, a dict of
+    everything that they depend on.
+
     Attributes
     ----------
     n_mels : int
@@ -90,7 +93,8 @@ class SpeechSynthesizer(Protocol):
     style_dim : int or None
         Width of its style vectors; None where it has none. Such a voice may
         have ``strategy_style(weights)``, which makes a style of the weights
-        over strategies.
+        over strategies. One whose styles may be kept on disk has
+        ``style_settings``, a dict of everything that they depend on.
     honours : frozenset of str
         The fields of Prosody that change its speech.
     """

@@ -22,6 +22,7 @@ from es4r_toolkit.backends.checkpoints import (
     load_weights,
     naming,
 )
+from es4r_toolkit.backends.untrusted import refuse_huge_filters
 from es4r_toolkit.errors import BackendError, require
 from es4r_toolkit.masks import frame_counts, relative_lengths, valid_mask
 
@@ -195,6 +196,7 @@ def _front_end(source: str | Path, revision: str | None) -> dict[str, Any]:
     if is_planning() and not is_folder(source):
         return {"sampling_rate": 16000, "do_normalize": True}
     with naming(source):
+        refuse_huge_filters(source, revision)
         extractor = AutoFeatureExtractor.from_pretrained(source, revision=revision, trust_remote_code=False)
     return {"sampling_rate": extractor.sampling_rate, "do_normalize": extractor.do_normalize}
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torchaudio.functional import resample
 from torchaudio.transforms import MelSpectrogram
 
-from es4r_toolkit.backends.checkpoints import check_weights, is_planning, plan
+from es4r_toolkit.backends.checkpoints import check_weights, digest, is_planning, plan
 from es4r_toolkit.backends.phonemes import EspeakPhonemizer, sentences
 from es4r_toolkit.backends.randomness import own_random_numbers
 from es4r_toolkit.errors import BackendError, require
@@ -146,6 +146,15 @@ class StyleTTS2Synthesizer(nn.Module):
         self.mel = MelSpectrogram(sample_rate=16000, n_mels=80, n_fft=2048, win_length=1200, hop_length=HOP)
         self.eval()
 
+    @property
+    def style_settings(self) -> dict[str, Any]:
+        """Everything that style vectors depend on."""
+        weights = [value for encoder in self._style_encoders() for value in encoder.state_dict().values()]
+        transform = digest([self.mel.spectrogram.window, self.mel.mel_scale.fb])
+        mel = {"rate": RATE, "hop": HOP, "mean": MEL_MEAN, "scale": MEL_SCALE, "transform": transform}
+        speech = {"shortest": SHORTEST, "padded": PADDED, "quiet": QUIET}
+        return {"style": "StyleTTS 2", "mel": mel, "speech": speech, "weights": digest(weights)}
+
     def train(self, mode: bool = True) -> StyleTTS2Synthesizer:
         """It stays in eval mode: it is never trained here."""
         return super().train(False)
@@ -168,8 +177,11 @@ class StyleTTS2Synthesizer(nn.Module):
         if len(speech) < PADDED * RATE:
             speech = speech.repeat(-(-int(PADDED * RATE) // len(speech)))
         mel = (torch.log(1e-5 + self.mel(speech.to(self.mel.spectrogram.window))) - MEL_MEAN) / MEL_SCALE
-        encoders = (self.parts["style_encoder"], self.parts["predictor_encoder"])
-        return torch.cat([encoder(mel[None, None])[0] for encoder in encoders])
+        return torch.cat([encoder(mel[None, None])[0] for encoder in self._style_encoders()])
+
+    def _style_encoders(self) -> tuple[nn.Module, nn.Module]:
+        """Of timbre, and of prosody."""
+        return self.parts["style_encoder"], self.parts["predictor_encoder"]
 
     def synthesize(self, text: str, style: Tensor | None = None, prosody: Prosody = PLAIN) -> Tensor:
         """A text -> float32 waveform (samples,) within [-1, 1] at ``sample_rate``.

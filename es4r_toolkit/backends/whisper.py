@@ -22,6 +22,7 @@ from es4r_toolkit.backends.checkpoints import (
     load_weights,
     naming,
 )
+from es4r_toolkit.backends.untrusted import refuse_huge_filters
 from es4r_toolkit.errors import BackendError, require
 from es4r_toolkit.masks import frame_counts, pack, relative_lengths, valid_mask
 
@@ -252,6 +253,7 @@ def _front_end(source: str | Path, config: WhisperConfig, revision: str | None) 
     if is_planning() and not is_folder(source):
         return WhisperFeatureExtractor(feature_size=config.num_mel_bins)
     with naming(source):
+        refuse_huge_filters(source, revision)
         return WhisperFeatureExtractor.from_pretrained(source, revision=revision)
 
 

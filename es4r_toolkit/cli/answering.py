@@ -25,6 +25,9 @@ def respond(
         bool, typer.Option("--trust-remote-code", help="Let the model's YAML build classes from outside the package.")
     ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Set before each dialogue, so none depends on another.")] = 0,
+    feature_store: Annotated[
+        Path | None, typer.Option(help="Folder where what is computed of recordings is kept for the next run.")
+    ] = None,
     table: Table = None,
     as_json: AsJson = False,
 ) -> None:
@@ -56,7 +59,7 @@ def respond(
             model,
             revision=revision,
             trust_remote_code=trust_remote_code,
-            run_opts={"device": device, "precision": precision},
+            run_opts={"device": device, "precision": precision, "feature_store": feature_store},
         )
         for dialogue in progress(report.dialogues, unit="dialogue"):
             folder = output / folders[dialogue.id]

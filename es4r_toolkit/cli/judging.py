@@ -31,7 +31,9 @@ def judge(
     ] = None,
     dialogues: Annotated[
         Path | None,
-        typer.Option(help="Manifest of the dialogues, found by id.", show_default="judge by the reference"),
+        typer.Option(
+            help="Manifest of the dialogues, found by id; words are enough.", show_default="judge by the reference"
+        ),
     ] = None,
     endpoint: Annotated[
         str | None, typer.Option(help="An OpenAI-compatible address: http://localhost:8000/v1.")

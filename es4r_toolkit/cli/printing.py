@@ -100,37 +100,31 @@ def print_metrics(metrics: dict[str, object]) -> None:
             _print_speech(value)
         elif name == "published":
             _print_published(value)
-        elif name == "comparison":
-            typer.echo(f"{'':<14} {'this':>8} {'other':>8} {'less':>8}  of {value['paired']} dialogues of both")
-            for metric, row in value["metrics"].items():
-                numbers = f"{row['first']:>8.4f} {row['second']:>8.4f} {row['difference']:>+8.4f}"
-                typer.echo(f"{one_line(metric):<14} {numbers}  {_between(row['interval'])}  p {row['p']:.4f}")
+        elif name in ("comparison", "speech_comparison"):
+            _print_comparison(value)
         elif isinstance(value, float):
             typer.echo(f"{name:<14} {value:.4f}  {_between(metrics['interval'].get(name))}".rstrip())
         elif isinstance(value, int):
             typer.echo(f"{name:<14} {value}")
 
 
-# Figure of speech -> its unit.
-UNITS = {
-    "wer": "errors for a word, heard by {recognizer}",
-    "seconds": "s a reply",
-    "words_per_second": "words/s",
-    "f0": "Hz",
-    "f0_range": "semitones",
-    "voiced": "share with a pitch",
-    "level": "dB of full scale",
-    "level_range": "dB",
-    "mos": "predicted mean opinion score",
-}
+def _print_comparison(comparison: dict[str, object]) -> None:
+    """Two systems side by side, and by how much they differ."""
+    width = max(14, *(len(metric) for metric in comparison["metrics"]))
+    typer.echo(f"{'':<{width}} {'this':>8} {'other':>8} {'less':>8}  of {comparison['paired']} dialogues of both")
+    for metric, row in comparison["metrics"].items():
+        numbers = f"{row['first']:>8.4f} {row['second']:>8.4f} {row['difference']:>+8.4f}"
+        typer.echo(f"{one_line(metric):<{width}} {numbers}  {_between(row['interval'])}  p {row['p']:.4f}")
 
 
 def _print_speech(speech: dict[str, object]) -> None:
     """How the replies sound, and whether they were spoken as their strategies asked."""
+    from es4r_toolkit.metrics.speech import FIGURES
+
     typer.echo(f"speech of {speech['heard']} replies, {speech['rejected']} left out")
-    for name, unit in UNITS.items():
+    for name, figure in FIGURES.items():
         if name in speech:
-            unit = unit.format(recognizer=one_line(speech.get("recognizer")))
+            unit = figure.unit.format(recognizer=one_line(speech.get("recognizer")))
             typer.echo(f"  {name:<18} {speech[name]:>9.4f}  {_between(speech['interval'][name])}  {unit}")
     if speech.get("agreement"):
         typer.echo(f"  {'asked':<15} {'measured':<16} {'rank correlation':<24} slope (1: as asked)")

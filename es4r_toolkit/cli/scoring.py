@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,15 +11,14 @@ import typer
 
 from es4r_toolkit.cli.options import AsJson
 from es4r_toolkit.cli.printing import complain, one_line, print_json, print_metrics, progress
+from es4r_toolkit.cli.speech import NOBODY, POCKETSPHINX, Listening, hear_systems
 
 if TYPE_CHECKING:
     from es4r_toolkit.metrics.evaluation import Evaluation
     from es4r_toolkit.metrics.examples import Example
-    from es4r_toolkit.metrics.speech import SpeechEvaluation
-    from es4r_toolkit.protocols import Recognizer
+    from es4r_toolkit.metrics.hearing import HeardReply
 
 SPEECH_FILE = "speech.jsonl"
-POCKETSPHINX, NOBODY = "pocketsphinx", "none"
 
 
 def evaluate(
@@ -57,6 +56,10 @@ def evaluate(
     speech: Annotated[
         Path | None, typer.Option(help="Measure speech too: a folder of es4r respond, or a .jsonl with audio_path.")
     ] = None,
+    compare_speech: Annotated[
+        Path | None,
+        typer.Option(help="The other system's speech, as --speech.", show_default="that beside --compare, if any"),
+    ] = None,
     recognizer: Annotated[
         str, typer.Option(help="Who hears word errors: pocketsphinx, none, or a Whisper (folder or hub name).")
     ] = POCKETSPHINX,
@@ -80,16 +83,18 @@ def evaluate(
     and the dialogue cohesion ratio where representations are, each but distinct-n with the 95 % interval of a
     bootstrap over dialogues. With --compare, by how much this system scores better than another, and how likely chance
     makes such a difference of equal ones. With --speech, word errors, rate, pitch and loudness of the spoken replies,
-    and whether they follow the strategy. Every figure is defined in docs/evaluation_metrics.md.
+    and whether they follow the strategy; with another system's speech, by how much that differs. Every figure is
+    defined in docs/evaluation_metrics.md.
 
     \b
     Example:
       es4r evaluate results/predictions.jsonl --output results
       es4r evaluate --speech answers --recognizer openai/whisper-small --published
+      es4r evaluate --speech ours --compare-speech theirs
     """
     from es4r_toolkit.data.responses import PREDICTIONS, make_folder, write_json
 
-    _check_usage(predictions, bertscore, bertscore_layer, speech, recognizer, language, mos)
+    _check_usage(predictions, bertscore, bertscore_layer, speech, compare_speech, recognizer, language, mos)
     path, notes = predictions, []
     if path is None and (speech / PREDICTIONS).is_file():
         path = speech / PREDICTIONS
@@ -105,11 +110,13 @@ def evaluate(
         metrics, shown = texts.metrics, texts.examples
         left_out, notes = _rejected(texts, path, representations), [*notes, *texts.notes]
     make_folder(folder)
+    replies: dict[Path, list[HeardReply]] = {}
     if speech is not None:
-        spoken = _speech(speech, recognizer, language, mos, trust_remote_code, workers, device)
-        metrics["speech"], notes = spoken.metrics, [*notes, *spoken.notes]
+        listening = Listening(recognizer, language, mos, trust_remote_code, workers, device)
+        spoken = hear_systems(listening, speech, compare, compare_speech)
+        metrics, notes, replies = metrics | spoken.metrics, [*notes, *spoken.notes], spoken.replies
         left_out["rejected_speech"] = [vars(fault) for fault in spoken.rejected]
-        _write_replies(folder / SPEECH_FILE, spoken)
+        _write_replies(folder / SPEECH_FILE, replies.get(speech, []))
     if published:
         from es4r_toolkit.metrics.published import published_tables
 
@@ -117,35 +124,37 @@ def evaluate(
     for note in notes:
         typer.echo(f"note: {one_line(note)}", err=True)
     write_json(folder / "metrics.json", metrics)
-    if shown:
-        _write_page(folder / "report.html", path, compare, metrics, shown, notes)
+    if shown or replies:
+        systems = [source, compare or compare_speech]
+        _write_page(folder / "report.html", [one for one in systems if one], metrics, shown, notes, replies)
     if as_json:
         print_json({"metrics": metrics, **left_out, "notes": notes})
     else:
         print_metrics(metrics)
-        beside = " and report.html" if shown else ""
+        beside = " and report.html" if shown or replies else ""
         typer.echo(f"written to {folder / 'metrics.json'}{beside}")
     raise typer.Exit(1 if any(left_out.values()) else 0)
 
 
 def _write_page(
     page: Path,
-    path: Path,
-    compare: Path | None,
+    systems: list[Path],
     metrics: dict[str, object],
     shown: list[Example],
     notes: list[str],
+    spoken: dict[Path, list[HeardReply]],
 ) -> None:
     """The scores and the worst replies, with their sound where there is any."""
     from es4r_toolkit.data.replies import read_replies
     from es4r_toolkit.report.evaluation_page import write_evaluation
 
-    systems = [path, *([] if compare is None else [compare])]
-    # What cannot be read was named before.
-    replies = [read_replies(system)[0] for system in systems]
-    recordings = [{reply.id: reply.audio for reply in spoken if reply.audio is not None} for spoken in replies]
+    recordings = []
+    for sources in zip_longest(systems, spoken):
+        # What cannot be read was named before.
+        replies = [reply for source in sources if source is not None for reply in read_replies(source)[0]]
+        recordings.append({reply.id: reply.audio for reply in replies if reply.audio is not None})
     title = " against ".join("/".join(system.resolve().parts[-2:]) for system in systems)
-    write_evaluation(page, title, metrics, shown, recordings, notes)
+    write_evaluation(page, title, metrics, shown, recordings, notes, list(spoken.values()))
 
 
 def _check_usage(
@@ -153,6 +162,7 @@ def _check_usage(
     bertscore: str | None,
     layer: int | None,
     speech: Path | None,
+    compare_speech: Path | None,
     recognizer: str,
     language: str | None,
     mos: Path | None,
@@ -163,6 +173,8 @@ def _check_usage(
         raise typer.BadParameter("it is the layer of --bertscore, which names no model", param_hint="--bertscore-layer")
     if mos is not None and speech is None:
         raise typer.BadParameter("it scores --speech, which is not given", param_hint="--mos")
+    if compare_speech is not None and speech is None:
+        raise typer.BadParameter("it is compared with --speech, which is not given", param_hint="--compare-speech")
     if language is not None and recognizer in (POCKETSPHINX, NOBODY):
         raise typer.BadParameter("it is for a Whisper; pocketsphinx hears English", param_hint="--language")
 
@@ -199,47 +211,8 @@ def _rejected(texts: Evaluation, path: Path, representations: Path | None) -> di
     return {name: [vars(rejection) for rejection in rejected] for name, rejected in kinds.items()}
 
 
-def _speech(
-    source: Path,
-    recognizer: str,
-    language: str | None,
-    mos: Path | None,
-    trust_remote_code: bool,
-    workers: int | None,
-    device: str,
-) -> SpeechEvaluation:
-    from es4r_toolkit.metrics.hearing import Instruments
-    from es4r_toolkit.metrics.speech import evaluate_speech
-
-    listener = opinion = None
-    if recognizer == POCKETSPHINX:
-        from es4r_toolkit.backends.pocketsphinx_asr import PocketsphinxRecognizer
-
-        listener = PocketsphinxRecognizer
-    elif recognizer != NOBODY:
-        listener = partial(_whisper, recognizer, language, device)
-    if mos is not None:
-        from es4r_toolkit.backends.mos import MosModel
-
-        opinion = partial(MosModel, mos, trust_remote_code, device)
-    # Models of torch share the cores among themselves.
-    alone = mos is not None or recognizer not in (POCKETSPHINX, NOBODY)
-    found = evaluate_speech(source, Instruments(listener, opinion), workers or int(alone), progress)
-    for fault in found.rejected:
-        complain(fault)
-    if listener is not None:
-        found.metrics["recognizer"] = recognizer if language is None else f"{recognizer} ({language})"
-    return found
-
-
-def _whisper(source: str, language: str | None, device: str) -> Recognizer:
-    from es4r_toolkit.backends.whisper_asr import WhisperRecognizer
-
-    return WhisperRecognizer(source, language).to(device)
-
-
-def _write_replies(path: Path, spoken: SpeechEvaluation) -> None:
+def _write_replies(path: Path, replies: list[HeardReply]) -> None:
     """What was measured of each reply, a line each."""
     from es4r_toolkit.data.responses import write_text
 
-    write_text(path, "".join(json.dumps(reply.as_dict(), ensure_ascii=False) + "\n" for reply in spoken.replies))
+    write_text(path, "".join(json.dumps(reply.as_dict(), ensure_ascii=False) + "\n" for reply in replies))

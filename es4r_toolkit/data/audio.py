@@ -9,7 +9,6 @@ import logging
 import math
 import os
 import stat
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import soundfile
 
+from es4r_toolkit.data.containers import CUT_SHORT, STREAMED_SIZE, check_alone, check_container
 from es4r_toolkit.errors import AudioError, require
 
 if TYPE_CHECKING:
@@ -30,13 +30,10 @@ logger = logging.getLogger(__name__)
 
 # Only formats in which a file that was cut short can be told from a whole one.
 FORMATS = ("WAV", "WAVEX", "AIFF", "FLAC", "OGG", "MP3")
-CUT_SHORT = "it was cut short or is broken: copy, download or record it again"
 BLOCK = 1 << 16
 ROUNDED = 0.1  # seconds by which the stop of a part may pass the end of its file: tables round
 # torchaudio holds its whole resampling kernel; past this many entries (128 MiB) the ratio is too odd for it.
 LARGEST_KERNEL = 1 << 25
-# A WAV writer that streams to a pipe declares 2 or 4 GiB, far above any limit here, because it cannot go back.
-STREAMED_SIZE = 0x7FFF0000
 # What libsndfile says of a FLAC stream that does not know its length is the largest 64-bit integer.
 UNKNOWN_LENGTH = 1 << 62
 
@@ -49,6 +46,8 @@ class AudioLimits:
     ----------
     max_seconds : float
         Longest duration (seconds) of what is decoded; ten minutes is far past any turn of a dialogue.
+    max_samples : int
+        Most samples of each channel of what is decoded; 2^26 holds ten minutes at 96 kHz, and takes 256 MiB.
     max_bytes : int
         Largest file (bytes) that is decoded whole; 256 MiB holds ten minutes of 48 kHz stereo float.
     max_channels : int
@@ -65,6 +64,7 @@ class AudioLimits:
     """
 
     max_seconds: float = 600.0
+    max_samples: int = 1 << 26
     max_bytes: int = 256 * 1024 * 1024
     max_channels: int = 8
     min_sample_rate: int = 4000
@@ -142,8 +142,10 @@ def probe(
     path = Path(path)
     try:
         found = path.stat()
-    except (OSError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         raise AudioError(path, "does not exist", "correct the path, or put the recording there") from None
+    except OSError as error:
+        raise AudioError(path, f"cannot be reached ({error.strerror})", "correct the path") from None
     if not stat.S_ISREG(found.st_mode):
         raise AudioError(path, "is not a file", "give the path of one recording")
     size = found.st_size
@@ -155,14 +157,11 @@ def probe(
         # soundfile would ask for a sample rate, which nothing in the file tells.
         raise AudioError(path, "is RAW, which has no header", "convert it to WAV or FLAC")
     # soundfile.info would ask for much more, at twice the time.
-    with _libsndfile_errors(path, "is not audio that can be read"), soundfile.SoundFile(str(path)) as header:
+    with _libsndfile_errors(path, "is not audio that can be read"), _open(path) as header:
         pass
     if header.format not in FORMATS:
         raise AudioError(path, f"is {header.format}, not one of {', '.join(FORMATS)}", "convert it to WAV or FLAC")
-    if header.format in ("WAV", "WAVEX", "AIFF"):
-        _check_declared_size(path, size)
-    elif header.format == "OGG":
-        _check_last_page(path)
+    check_container(path, header.format, size)
     first, last = _check_header(path, header, limits, start, stop)
     return AudioInfo(header.samplerate, last - first, header.channels, (last - first) / header.samplerate, first)
 
@@ -188,8 +187,11 @@ def decode(
     info = probe(path, limits, start, stop)
     samples = np.empty(info.frames, dtype=np.float32)
     done = 0
-    with _libsndfile_errors(path, "cannot be decoded"), soundfile.SoundFile(str(path)) as recording:
-        recording.seek(info.first)
+    with _libsndfile_errors(path, "cannot be decoded"), _open(path) as recording:
+        check_alone(path, recording.format)
+        # Some codecs cannot seek, not even to where they are.
+        if info.first:
+            recording.seek(info.first)
         while done < info.frames:
             block = recording.read(min(BLOCK, info.frames - done), dtype="float32", always_2d=True)
             if len(block) == 0:
@@ -335,6 +337,11 @@ def save(path: str | Path, waveform: Tensor, sample_rate: int) -> None:
         beside.unlink(missing_ok=True)
 
 
+def _open(path: Path) -> soundfile.SoundFile:
+    # As bytes a name that is not UTF-8 is found too, but not on Windows.
+    return soundfile.SoundFile(str(path) if os.name == "nt" else os.fsencode(path))
+
+
 @contextmanager
 def _libsndfile_errors(path: Path, problem: str) -> Iterator[None]:
     try:
@@ -369,38 +376,12 @@ def _check_header(path: Path, header: object, limits: AudioLimits, start: float,
         problem = f"lasts {seconds:.1f} s, over the limit of {limits.max_seconds:g} s"
         raise AudioError(path, problem, "cut it into turns (start, stop), or raise max_seconds")
     first, last = round(start * header.samplerate), min(header.frames, round(end * header.samplerate))
+    if last - first > limits.max_samples:
+        problem = f"has {last - first} samples in each channel, over the limit of {limits.max_samples}"
+        raise AudioError(path, problem, "resample it, or cut it into turns (start, stop)")
     if last <= first:
         raise AudioError(path, f"has no sample from {start:g} to {end:g} s", "give a longer part")
     return first, last
-
-
-def _check_declared_size(path: Path, size: int) -> None:
-    """Hold the declared size of a RIFF or AIFF data chunk against the file; libsndfile shortens it in silence."""
-    with path.open("rb") as file:
-        order = "<" if file.read(12)[:4] == b"RIFF" else ">"
-        while len(header := file.read(8)) == 8:
-            name, declared = struct.unpack(f"{order}4sI", header)
-            if name in (b"data", b"SSND"):
-                held = size - file.tell()
-                if held < declared < STREAMED_SIZE:
-                    raise AudioError(path, f"declares {declared} bytes of samples and holds {held}", CUT_SHORT)
-                return
-            # Chunks are padded to even sizes.
-            file.seek(declared + declared % 2, os.SEEK_CUR)
-
-
-def _check_last_page(path: Path) -> None:
-    """Look for the page that ends an Ogg stream; libsndfile reads up to the last whole page in silence."""
-    ended = False
-    with path.open("rb") as file:
-        while len(header := file.read(27)) == 27 and header[:4] == b"OggS":
-            segments = file.read(header[26])
-            ended = bool(header[5] & 0x04)
-            body = file.read(sum(segments))
-            if len(segments) < header[26] or len(body) < sum(segments):
-                ended = False
-    if not ended:
-        raise AudioError(path, "lacks the page that ends an Ogg stream", CUT_SHORT)
 
 
 def _check_block(path: Path | str, block: np.ndarray, start: float, limits: AudioLimits) -> None:

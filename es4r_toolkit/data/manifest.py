@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -66,6 +67,7 @@ def read_manifest(
     path: str | Path,
     need_response: bool = False,
     need_text: bool = True,
+    need_audio: bool = True,
     check_audio: bool = True,
     decode: bool = False,
     limits: audio.AudioLimits = audio.DEFAULT_LIMITS,
@@ -93,6 +95,9 @@ def read_manifest(
     need_text : bool
         Whether a turn of the history without ``utterance`` is rejected. Where a recognizer will write it down it may
         be left out; a text that is there and empty is rejected all the same.
+    need_audio : bool
+        Whether a turn of the history without ``audio_path`` is rejected. Where words alone are read it may be left out,
+        and so may a table's column ``wav``.
     check_audio : bool
         Whether recordings must exist and have a header within the limits.
     decode : bool
@@ -120,11 +125,12 @@ def read_manifest(
     ('dialogue_history[0].audio_path', "'a.wav' does not exist")
     """
     path = Path(path)
-    records = read_table(path, table) if path.suffix.lower() in TABLES else read_records(path)
+    records = read_table(path, table, need_audio) if path.suffix.lower() in TABLES else read_records(path)
     ids = _dialogue_ids(records)
     check = _AudioCheck(path.parent, Recordings(limits, decode) if check_audio or decode else None)
     if workers != 1:
         check.examine(records, workers, progress)
+    need = _Need(need_response, need_text, need_audio)
     first_seen: dict[str, int] = {}
     report = ManifestReport([], [], recordings={} if check.recordings is None else check.recordings.found)
     elsewhere = 0
@@ -142,7 +148,7 @@ def read_manifest(
             if own is not None and text_field(own, "split", "name a split, or leave it out") != (split or own):
                 elsewhere += 1
                 continue
-            report.dialogues.append(_read_dialogue(record.value, name, need_response, need_text, check))
+            report.dialogues.append(_read_dialogue(record.value, name, need, check))
             report.records.append(record)
         except FieldError as fault:
             report.rejected.append(Rejection(name, record.line, fault.field, fault.problem, fault.mend))
@@ -184,7 +190,16 @@ def _read_id(record: Record) -> str:
     return text_field(conversation, "conversation_id", "name the dialogue; the name must be its own")
 
 
-def _read_dialogue(value: dict, name: str, need_response: bool, need_text: bool, check: _AudioCheck) -> Dialogue:
+@dataclass(frozen=True)
+class _Need:
+    """What a dialogue must have, and each turn of its history."""
+
+    response: bool
+    text: bool
+    audio: bool
+
+
+def _read_dialogue(value: dict, name: str, need: _Need, check: _AudioCheck) -> Dialogue:
     history = value.get("dialogue_history")
     if not isinstance(history, list):
         problem = "is missing" if history is None else f"is {type_name(history)}, not a list"
@@ -193,7 +208,8 @@ def _read_dialogue(value: dict, name: str, need_response: bool, need_text: bool,
         raise FieldError("dialogue_history", "is empty", "give at least one speaker turn")
     _check_order(value, history)
     turns = tuple(
-        _read_turn(turn, f"dialogue_history[{index}]", check, need_text=need_text) for index, turn in enumerate(history)
+        _read_turn(turn, f"dialogue_history[{index}]", check, need.text, need.audio)
+        for index, turn in enumerate(history)
     )
     if not any(turn.is_speaker for turn in turns):
         raise FieldError(
@@ -201,10 +217,10 @@ def _read_dialogue(value: dict, name: str, need_response: bool, need_text: bool,
         )
     response = value.get("response")
     if response is not None:
-        response = _read_turn(response, "response", check, spoken=False)
+        response = _read_turn(response, "response", check, need_text=True, need_audio=False)
         if response.role != LISTENER:
             raise FieldError("response.role", f"is {response.role!r}", f"write {LISTENER}, who gives the reply")
-    elif need_response:
+    elif need.response:
         raise FieldError("response", "is missing", "give the listener's reply; training learns from it")
     return Dialogue(
         name, _with_speaker_emotion(value, turns), response, slots_field(value.get("slots")), value.get("split")
@@ -238,7 +254,7 @@ def _check_order(value: dict, history: list) -> None:
         before = index
 
 
-def _read_turn(turn: object, field: str, check: _AudioCheck, spoken: bool = True, need_text: bool = True) -> Turn:
+def _read_turn(turn: object, field: str, check: _AudioCheck, need_text: bool, need_audio: bool) -> Turn:
     if not isinstance(turn, dict):
         raise FieldError(field, f"is {type_name(turn)}, not an object", "write role, utterance and audio_path")
     role = text_field(turn.get("role"), f"{field}.role", f"write {SPEAKER} or {LISTENER}")
@@ -255,7 +271,7 @@ def _read_turn(turn: object, field: str, check: _AudioCheck, spoken: bool = True
     start = seconds_field(turn.get("start"), f"{field}.start") or 0.0
     stop = seconds_field(turn.get("stop"), f"{field}.stop")
     recording = turn.get("audio_path")
-    if spoken or recording is not None:
+    if need_audio or recording is not None:
         mend = "give the recording of the turn, relative to the manifest's folder"
         recording = check(text_field(recording, f"{field}.audio_path", mend), f"{field}.audio_path", start, stop)
     return Turn(role, text, recording, emotion, start=start, stop=stop, speaker_id=speaker)
@@ -299,16 +315,17 @@ class _AudioCheck:
         if isinstance(found, AudioError) and (spelled := _spelled_otherwise(self.folder, written)) is not None:
             path, found = spelled, self.recordings[spelled, start, stop]
         if isinstance(found, AudioError):
-            mend = "write / in place of \\ in paths" if "\\" in written and not path.exists() else found.mend
+            mend = "write / in place of \\ in paths" if "\\" in written and not os.path.exists(path) else found.mend
             raise FieldError(field, f"{written!r} {found.problem}", mend)
         return path
 
 
 def _spelled_otherwise(folder: Path, written: str) -> Path | None:
     """The same name with its accents composed or decomposed, where that is how a file system spells it."""
-    if not (folder / written).exists():
+    # Path.exists would raise where a name is too long or a folder is closed.
+    if not os.path.exists(folder / written):
         for form in ("NFC", "NFD"):
             path = folder / unicodedata.normalize(form, written)
-            if path.exists():
+            if os.path.exists(path):
                 return path
     return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,14 +13,22 @@ from pathlib import Path
 from es4r_toolkit.errors import DialogueError
 
 EXTENSIONS = (".jsonl", ".json")
+LARGEST = 1 << 31  # bytes of a file that is read whole: 2 GiB is about a million dialogues
+LONGEST_SHOWN = 400  # characters of a value that a message repeats
+LATEST = 1e9  # seconds into a recording: thirty years
 
 
 class FieldError(ValueError):
     """One fault of one record: which field, what is wrong with it, how to mend it."""
 
     def __init__(self, field: str, problem: str, mend: str):
-        self.field, self.problem, self.mend = field, problem, mend
-        super().__init__(f"{field}: {problem}; {mend}")
+        self.field, self.problem, self.mend = _shortened(field), _shortened(problem), mend
+        super().__init__(f"{self.field}: {self.problem}; {mend}")
+
+
+def _shortened(text: str) -> str:
+    half = LONGEST_SHOWN // 2
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:half]} … {text[-half:]}"
 
 
 @dataclass(frozen=True)
@@ -141,9 +150,16 @@ def read_text(path: Path) -> str:
 
 
 def _require_file(path: Path) -> None:
-    if not path.is_file():
-        problem = "is not a file" if path.exists() else "does not exist"
-        raise DialogueError(path, problem, "correct the path")
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        raise DialogueError(path, "does not exist", "correct the path") from None
+    except OSError as error:
+        raise DialogueError(path, f"cannot be reached ({error.strerror})", "correct the path") from None
+    if not stat.S_ISREG(found.st_mode):
+        raise DialogueError(path, "is not a file", "correct the path")
+    if found.st_size > LARGEST:
+        raise DialogueError(path, f"has {found.st_size} bytes, over the limit of {LARGEST}", "split it")
 
 
 def read_json(path: Path, text: str) -> object:
@@ -188,8 +204,8 @@ def _parse(text: str) -> object:
 def _refuse_twins(pairs: list[tuple[str, object]]) -> dict[str, object]:
     record = dict(pairs)
     if len(record) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twin = next(key for key in keys if keys.count(key) > 1)
+        seen: set[str] = set()
+        twin = next(key for key, _ in pairs if key in seen or seen.add(key))
         raise FieldError("record", f"holds the key {twin!r} twice in one object", "keep one of them")
     return record
 
@@ -241,7 +257,8 @@ def seconds_field(value: object, field: str) -> float | None:
     """A time in a recording, or nothing."""
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+    # The bound comes first: a whole number of JSON may be larger than any float, and infinity is no number of seconds.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < LATEST:
         shown = f"is {value}" if isinstance(value, int | float) else f"is {type_name(value)}, not a number"
         raise FieldError(field, shown, "write seconds from the start of the recording, such as 3.25")
     return float(value)

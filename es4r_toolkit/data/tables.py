@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ EXTENSIONS = (".csv", ".tsv")
 NEEDED = ("dialogue_id", "role", "wav")
 OPTIONAL = ("turn", "text", "start", "stop", "emotion", "speaker_id", "split")
 SAMPLES = ("every", "last")
+# Each listener turn is a sample with all turns before it, so they grow with the square; no conversation is this long.
+MOST_TURNS = 1000
 Row = dict[str, str]
 
 
@@ -77,15 +79,22 @@ def table_options(path: str | Path) -> TableOptions:
     return TableOptions(**values)
 
 
-def read_table(path: Path, options: TableOptions) -> list[Record]:
+def read_table(path: Path, options: TableOptions, need_audio: bool = True) -> list[Record]:
     """The records of a table, in the schema of a manifest; a faulty row costs the samples that hold it, no other.
+
+    Arguments
+    ---------
+    path : Path
+    options : TableOptions
+    need_audio : bool
+        Whether the column ``wav`` is needed.
 
     Raises
     ------
     DialogueError
         If the file cannot be read, or lacks a column that is needed.
     """
-    table = _rows(path, options.columns)
+    table = _rows(path, options.columns, [name for name in NEEDED if need_audio or name != "wav"])
     records: list[Record] = []
     for name, rows in table.items():
         try:
@@ -104,7 +113,7 @@ class _RowFault(Exception):
         self.line, self.error = line, error
 
 
-def _rows(path: Path, columns: Mapping[str, str]) -> dict[str, list[tuple[int, Row]]]:
+def _rows(path: Path, columns: Mapping[str, str], needed: Sequence[str]) -> dict[str, list[tuple[int, Row]]]:
     """Rows with their lines, by dialogue, as they stand in the file."""
     text = read_text(path)
     header = text.split("\n", 1)[0]
@@ -120,9 +129,19 @@ def _rows(path: Path, columns: Mapping[str, str]) -> dict[str, list[tuple[int, R
         table = pd.read_csv(io.StringIO(text), sep=mark, dtype=str, keep_default_na=False, skip_blank_lines=False)
     except (ValueError, pd.errors.ParserError) as fault:
         raise DialogueError(path, f"is no table ({' '.join(str(fault).split())[:200]})", "save it as CSV") from None
-    ours = {theirs: name for name, theirs in columns.items()}
+    if not isinstance(table.index, pd.RangeIndex):
+        # pandas would take the first columns for names of rows.
+        problem = "has rows with more cells than its header has columns"
+        raise DialogueError(path, problem, 'write "..." around text that holds commas, and name every column')
+    # A column of our name that another stands in for is not read.
+    ours = dict.fromkeys(columns, "") | {theirs: name for name, theirs in columns.items()}
     table = table.rename(columns=lambda theirs: ours.get(str(theirs).strip(), str(theirs).strip()))
-    missing = [columns.get(name, name) for name in NEEDED if name not in table.columns]
+    names = list(table.columns)
+    # pandas calls the second of two equal names text.1.
+    twice = [name for name in (*NEEDED, *OPTIONAL) if names.count(name) > 1 or f"{name}.1" in names]
+    if twice:
+        raise DialogueError(path, f"has the column {', '.join(twice)} twice", "rename one of them, or map it: columns")
+    missing = [columns.get(name, name) for name in needed if name not in table.columns]
     if missing:
         found = ", ".join(map(str, table.columns)) or "none"
         raise DialogueError(
@@ -139,10 +158,13 @@ def _rows(path: Path, columns: Mapping[str, str]) -> dict[str, list[tuple[int, R
     return grouped
 
 
-def _turns(rows: Iterable[tuple[int, Row]], roles: Mapping[str, str]) -> Iterator[tuple[int, dict[str, Any]]]:
+def _turns(rows: Sequence[tuple[int, Row]], roles: Mapping[str, str]) -> Iterator[tuple[int, dict[str, Any]]]:
     """Turns of one dialogue with their lines, oldest first."""
     ordered: list[tuple[float, int, Row]] = []
     seen: dict[int, int] = {}
+    if len(rows) > MOST_TURNS:
+        problem = f"stands in {len(rows)} rows, over the limit of {MOST_TURNS} turns"
+        raise _RowFault(rows[0][0], FieldError("dialogue_id", problem, "give each dialogue an id of its own"))
     for place, (line, row) in enumerate(rows):
         if not row["dialogue_id"]:
             raise _RowFault(line, FieldError("dialogue_id", "is empty", "name the dialogue of every row"))
@@ -160,7 +182,7 @@ def _turns(rows: Iterable[tuple[int, Row]], roles: Mapping[str, str]) -> Iterato
     for number, line, row in sorted(ordered, key=lambda one: one[0]):
         word = row["role"]
         turn: dict[str, Any] = {"index": number, "role": roles.get(word, word)}
-        turn |= {"audio_path": row["wav"]} if row["wav"] else {}
+        turn |= {"audio_path": row["wav"]} if row.get("wav") else {}
         turn |= {"utterance": row["text"]} if row.get("text") else {}
         turn |= {name: row[name] for name in ("emotion", "speaker_id", "split") if row.get(name)}
         for name in ("start", "stop"):

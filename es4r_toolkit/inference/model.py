@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from es4r_toolkit.data.audio import load_turn
 from es4r_toolkit.data.batch import DialogueBatch
+from es4r_toolkit.data.feature_store import FeatureStore, StyleStore
 from es4r_toolkit.data.heard import HeardTurn
 from es4r_toolkit.dialogue import Dialogue, Turn
 from es4r_toolkit.errors import DialogueError, require
@@ -33,12 +35,20 @@ class SharedModel:
         With its trained weights loaded; it is put into eval mode.
     precision : str
         ``fp32``, or ``bf16`` to compute under bfloat16 autocast.
+    feature_store : str or Path, optional
+        Folder where log-mels and style vectors of recordings are kept beyond the process.
     """
 
-    def __init__(self, pipeline: EmpathyPipeline, precision: str = "fp32"):
+    def __init__(self, pipeline: EmpathyPipeline, precision: str = "fp32", feature_store: str | Path | None = None):
         require(precision in ("fp32", "bf16"), "precision", precision, "must be fp32 or bf16")
-        self.pipeline, self.precision = pipeline.eval(), precision
+        self.pipeline, self.precision, self.feature_store = pipeline.eval(), precision, feature_store
         self.memory = TurnMemory()
+        self._features = self._styles = None
+        if feature_store is not None:
+            encoder, voice = pipeline.understanding.encoder, pipeline.synthesis.voice
+            self._features = FeatureStore(feature_store, encoder)
+            if voice.style_dim is not None:
+                self._styles = StyleStore(feature_store, voice, pipeline.sample_rate)
         self._computing, self._recognizing, self._speaking = (threading.RLock() for _ in range(3))
         cancellable(pipeline)
 
@@ -47,7 +57,7 @@ class SharedModel:
         own = self.pipeline
         synthesis = EmpatheticSynthesis(voice, own.synthesis.strategy, own.synthesis.style)
         pipeline = EmpathyPipeline(own.understanding, own.generation, synthesis, own.recognizer)
-        other = SharedModel(pipeline, self.precision)
+        other = SharedModel(pipeline, self.precision, self.feature_store)
         other._computing, other._recognizing = self._computing, self._recognizing
         return other
 
@@ -100,9 +110,19 @@ class SharedModel:
         clock.lap("recognition")
         with self.computing():
             for place, wave in waves.items():
-                heard[place] = self.pipeline.hear(written[place], wave)
+                heard[place] = self.pipeline.hear(written[place], wave, *self._kept(written[place], wave))
                 self.memory.keep(keys[place], heard[place])
         return heard
+
+    def _kept(self, turn: Turn, waveform: Tensor) -> tuple[Tensor | None, list[Tensor | None] | None]:
+        """Log-mels and style of a recording from the store, which has them from now on; None for what it keeps not."""
+        # The store goes by files: what a microphone gives has none.
+        if turn.audio is None:
+            return None, None
+        device = self.pipeline.device
+        features = None if self._features is None else self._features.features(turn, device, waveform)
+        styles = None if self._styles is None else [self._styles.style(turn, device, waveform)]
+        return features, styles
 
     def listen(self, histories: Sequence[History], clock: Clock) -> DialogueBatch:
         """Dialogues as one batch of heard turns.

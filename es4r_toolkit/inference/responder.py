@@ -35,6 +35,8 @@ class EmpathyResponder:
         With its trained weights loaded; it is put into eval mode.
     precision : str
         ``fp32``, or ``bf16`` to compute under bfloat16 autocast.
+    feature_store : str or Path, optional
+        Folder where log-mels and style vectors of recordings are kept beyond the process.
 
     Raises
     ------
@@ -48,8 +50,8 @@ class EmpathyResponder:
     16000
     """
 
-    def __init__(self, pipeline: EmpathyPipeline, precision: str = "fp32"):
-        self.model = SharedModel(pipeline, precision)
+    def __init__(self, pipeline: EmpathyPipeline, precision: str = "fp32", feature_store: str | Path | None = None):
+        self.model = SharedModel(pipeline, precision, feature_store)
 
     @property
     def pipeline(self) -> EmpathyPipeline:
@@ -75,7 +77,8 @@ class EmpathyResponder:
             Where a hub model is kept.
         run_opts : mapping, optional
             ``device``, such as ``cuda:0``, the processor where left out;
-            ``precision``, ``fp32`` where left out, or ``bf16``.
+            ``precision``, ``fp32`` where left out, or ``bf16``;
+            ``feature_store``, a folder.
         revision : str, optional
             Branch, tag or commit on the hub.
         trust_remote_code : bool
@@ -89,8 +92,8 @@ class EmpathyResponder:
             If its YAML asks for anything but this package's building blocks.
         """
         pipeline = load_pipeline(source, savedir, revision, trust_remote_code)
-        options = {"device": "cpu", "precision": "fp32", **(run_opts or {})}
-        return cls(pipeline.to(options["device"]), options["precision"])
+        options = {"device": "cpu", **(run_opts or {})}
+        return cls(pipeline.to(options.pop("device")), **options)
 
     def with_voice(self, voice: SpeechSynthesizer) -> EmpathyResponder:
         """The same model, its weights held once, with another voice."""

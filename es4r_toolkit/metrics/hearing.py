@@ -60,6 +60,8 @@ class HeardReply:
         Words of it that differ from the text.
     mos : float or None
         What the model of listeners gives it.
+    text : str
+        What was to be said.
     """
 
     id: str
@@ -69,6 +71,7 @@ class HeardReply:
     heard: str | None = None
     errors: int | None = None
     mos: float | None = None
+    text: str = ""
 
     @property
     def words_per_second(self) -> float:
@@ -129,7 +132,7 @@ class Ear:
         if self.mos is not None:
             mos = self.mos.score(audio.load(reply.audio, rate), rate)
         manner = read_manner(reply.audio.with_name(ANSWER))
-        return HeardReply(reply.id, len(wanted), prosody, manner, heard, errors, mos)
+        return HeardReply(reply.id, len(wanted), prosody, manner, heard, errors, mos, reply.text)
 
 
 def hear_replies(

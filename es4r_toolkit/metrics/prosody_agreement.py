@@ -111,20 +111,47 @@ def prosody_agreement(heard: Sequence[HeardReply]) -> tuple[dict[str, Agreement]
     if len(told) < len(heard):
         notes.append(f"{len(heard) - len(told)} replies do not say with which strategy they were spoken")
     for field, measured in MEASURED.items():
-        pairs = [(reply.manner.prosody[field], measured.of(reply)) for reply in told]
-        # One word without its vowel has no range, and nothing has a logarithm of 0.
-        pairs = [(asked, found) for asked, found in pairs if found is not None and (found > 0 or field == "energy")]
+        pairs = [pair for reply in told if (pair := asked_and_found(reply, field)) is not None]
         deaf = sum(reply.manner.honours is not None and field not in reply.manner.honours for reply in told)
         if deaf:
             notes.append(f"{field}: the voice of {deaf} replies does not honour it; agreement is then of chance")
-        commonest, times = Counter(asked for asked, _ in pairs).most_common(1)[0] if pairs else (NEUTRAL[field], 0)
-        if len(pairs) - times < FEWEST:
-            told_else = f"only {len(pairs) - times} replies were asked for anything but {commonest:g}"
+        commonest, others = commonest_and_others(pairs, field)
+        if others < FEWEST:
+            told_else = f"only {others} replies were asked for anything but {commonest:g}"
             notes.append(f"no agreement of {field}: {told_else}, and {FEWEST} are needed")
             continue
-        asked, found = (np.array(column) for column in zip(*pairs))
-        agreements[field] = _agreement(measured.name, measured.asked(asked), measured.found(found))
+        agreements[field] = _agreement(measured.name, *scaled(pairs, field))
     return agreements, notes
+
+
+def asked_and_found(reply: HeardReply, field: str) -> tuple[float, float] | None:
+    """What was asked of the voice for one reply and what was measured of it; None where one is not known."""
+    found = None if reply.manner is None else MEASURED[field].of(reply)
+    # One word without its vowel has no range, and nothing has a logarithm of 0.
+    if found is None or (found <= 0 and field != "energy"):
+        return None
+    return reply.manner.prosody[field], found
+
+
+def commonest_and_others(pairs: Sequence[tuple[float, float]], field: str) -> tuple[float, int]:
+    """What most replies were asked for, and how many were asked for anything else."""
+    commonest, times = Counter(asked for asked, _ in pairs).most_common(1)[0] if pairs else (NEUTRAL[field], 0)
+    return commonest, len(pairs) - times
+
+
+def scaled(pairs: Sequence[tuple[float, float]], field: str) -> tuple[np.ndarray, np.ndarray]:
+    """What was asked (N,) and measured (N,), on the scales of `MEASURED`."""
+    asked, found = (np.array(column) for column in zip(*pairs))
+    return MEASURED[field].asked(asked), MEASURED[field].found(found)
+
+
+def resampled(
+    figure: Callable[[np.ndarray, np.ndarray], np.ndarray], asked: np.ndarray, found: np.ndarray, bootstrap: Bootstrap
+) -> np.ndarray:
+    """`spearman` or `slope` in each resample; NaN in one where all were asked for the same."""
+    draws = np.stack([np.repeat(np.arange(len(asked)), times) for times in bootstrap.counts.astype(int)])
+    # Some at a time, for of ten thousand replies all would take a gigabyte.
+    return np.concatenate([figure(asked[some], found[some]) for some in np.array_split(draws, PARTS)])
 
 
 def spearman(one: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -163,12 +190,9 @@ def _divided(product: np.ndarray, spread: np.ndarray) -> np.ndarray:
 
 def _agreement(name: str, asked: np.ndarray, found: np.ndarray) -> Agreement:
     bootstrap = Bootstrap(len(asked))
-    draws = np.stack([np.repeat(np.arange(len(asked)), times) for times in bootstrap.counts.astype(int)])
 
     def interval(figure: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> tuple[float, float]:
-        # Some at a time, for of ten thousand replies all would take a gigabyte.
-        drawn = np.concatenate([figure(asked[some], found[some]) for some in np.array_split(draws, PARTS)])
-        # A draw in which all were asked for the same has neither.
+        drawn = resampled(figure, asked, found, bootstrap)
         return bootstrap.quantiles(drawn[np.isfinite(drawn)])
 
     return Agreement(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,16 +16,62 @@ from es4r_toolkit.metrics.bootstrap import Bootstrap
 from es4r_toolkit.metrics.hearing import HeardReply, Instruments, hear_replies
 from es4r_toolkit.metrics.prosody_agreement import prosody_agreement
 
-# Key of metrics.json -> what a reply has of it; the corpus has the mean of those that have it.
-FIGURES: dict[str, Callable[[HeardReply], float | None]] = {
-    "seconds": lambda reply: reply.prosody.seconds,
-    "words_per_second": lambda reply: reply.words_per_second,
-    "f0": lambda reply: reply.prosody.f0,
-    "f0_range": lambda reply: reply.prosody.f0_range,
-    "voiced": lambda reply: reply.prosody.voiced,
-    "level": lambda reply: reply.prosody.level,
-    "level_range": lambda reply: reply.prosody.level_range,
-    "mos": lambda reply: reply.mos,
+
+def _alike(reply: HeardReply) -> float:
+    return 1.0
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Something that is measured of replies; many have the weighted mean of those that have it.
+
+    Attributes
+    ----------
+    title, unit : str
+        As a reader sees them; ``{recognizer}`` in a unit stands for who heard.
+    amount : callable
+        HeardReply -> what it adds, or None.
+    digits : int
+        Decimal places that say enough.
+    weight : callable
+        HeardReply -> what that is divided by.
+    """
+
+    title: str
+    unit: str
+    amount: Callable[[HeardReply], float | None]
+    digits: int = 2
+    weight: Callable[[HeardReply], float] = _alike
+
+    def of(self, reply: HeardReply) -> float | None:
+        """That of one reply."""
+        amount, weight = self.amount(reply), self.weight(reply)
+        return None if amount is None or not weight else amount / weight
+
+    def columns(self, replies: Iterable[HeardReply]) -> tuple[np.ndarray, np.ndarray]:
+        """Amounts (N,), NaN where there is none, and weights (N,)."""
+        rows = [(self.amount(reply), self.weight(reply)) for reply in replies]
+        amounts, weights = zip(*rows)
+        return np.array(amounts, dtype=float), np.array(weights, dtype=float)
+
+
+# By the key of metrics.json.
+FIGURES = {
+    "wer": Figure(
+        "word errors",
+        "errors for a word, heard by {recognizer}",
+        lambda reply: reply.errors,
+        digits=3,
+        weight=lambda reply: reply.words,
+    ),
+    "seconds": Figure("length", "s a reply", lambda reply: reply.prosody.seconds),
+    "words_per_second": Figure("rate", "words/s", lambda reply: reply.words_per_second),
+    "f0": Figure("median F0", "Hz", lambda reply: reply.prosody.f0, digits=1),
+    "f0_range": Figure("F0 range", "semitones", lambda reply: reply.prosody.f0_range, digits=1),
+    "voiced": Figure("voiced", "share with a pitch", lambda reply: reply.prosody.voiced),
+    "level": Figure("level", "dB of full scale", lambda reply: reply.prosody.level, digits=1),
+    "level_range": Figure("level range", "dB", lambda reply: reply.prosody.level_range, digits=1),
+    "mos": Figure("opinion", "predicted mean opinion score", lambda reply: reply.mos),
 }
 BY_STRATEGY = ("words_per_second", "f0", "f0_range", "level")
 
@@ -83,28 +129,54 @@ def evaluate_speech(
         return SpeechEvaluation(metrics, heard, [*unread, *unheard], ["no reply could be heard"])
     bootstrap = Bootstrap(len(heard))
     intervals: dict[str, tuple[float, float]] = {}
-    words, notes = np.array([reply.words for reply in heard]), []
-    if instruments.recognizer is not None and words.any():
-        errors = np.array([reply.errors for reply in heard])
-        metrics["wer"] = float(errors.sum() / words.sum())
-        drawn = (bootstrap.counts @ errors) / np.maximum(bootstrap.counts @ words, 1)
-        intervals["wer"] = bootstrap.quantiles(drawn)
-    if not words.all():
-        notes.append(f"{int((words == 0).sum())} replies have no words; what is heard of them counts as errors")
     for name, figure in FIGURES.items():
-        values = [figure(reply) for reply in heard]
-        present = [value is not None for value in values]
-        if any(present):
-            filled = [0.0 if value is None else value for value in values]
-            metrics[name] = float(np.mean([value for value in values if value is not None]))
-            intervals[name] = bootstrap.mean(filled, present)
-        if name == "f0" and not all(present):
-            notes.append(f"{present.count(False)} replies have less than a tenth of a second of voice, and no F0")
+        amounts, weights = figure.columns(heard)
+        (found,) = weighted_means(np.ones((1, len(heard))), amounts, weights)
+        if np.isfinite(found):
+            drawn = weighted_means(bootstrap.counts, amounts, weights)
+            metrics[name] = float(found)
+            intervals[name] = bootstrap.quantiles(drawn[np.isfinite(drawn)])
+    notes = _missing(heard)
     metrics["interval"] = {name: [round(end, 4) for end in interval] for name, interval in intervals.items()}
     agreements, more = prosody_agreement(heard)
     metrics["agreement"] = {name: agreement.as_dict() for name, agreement in agreements.items()}
     metrics["by_strategy"] = _by_strategy(heard)
     return SpeechEvaluation(metrics, heard, [*unread, *unheard], [*notes, *more])
+
+
+def weighted_means(counts: np.ndarray, amounts: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """A figure of each resample; not finite where a resample holds no reply that has it.
+
+    Arguments
+    ---------
+    counts : array (resamples, N)
+        How often each reply is in each resample.
+    amounts, weights : array (N,)
+        As `Figure.columns` gives them.
+
+    Returns
+    -------
+    array (resamples,)
+
+    Example
+    -------
+    >>> weighted_means(np.array([[1, 1, 1], [0, 2, 1]]), np.array([0.0, 3.0, np.nan]), np.array([4.0, 6.0, 1.0]))
+    array([0.3, 0.5])
+    """
+    there = ~np.isnan(amounts)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (counts[:, there] @ amounts[there]) / (counts[:, there] @ weights[there])
+
+
+def _missing(heard: Sequence[HeardReply]) -> list[str]:
+    """Why some replies are in some figures and not in others."""
+    silent, toneless = sum(not reply.words for reply in heard), sum(reply.prosody.f0 is None for reply in heard)
+    notes = []
+    if silent:
+        notes.append(f"{silent} replies have no words; what is heard of them counts as errors")
+    if toneless:
+        notes.append(f"{toneless} replies have less than a tenth of a second of voice, and no F0")
+    return notes
 
 
 def _by_strategy(heard: Sequence[HeardReply]) -> dict[str, dict[str, float | int]]:
@@ -117,7 +189,7 @@ def _by_strategy(heard: Sequence[HeardReply]) -> dict[str, dict[str, float | int
     for strategy, replies in sorted(groups.items()):
         rows[strategy] = {"replies": len(replies)}
         for name in BY_STRATEGY:
-            values = [value for reply in replies if (value := FIGURES[name](reply)) is not None]
+            values = [value for reply in replies if (value := FIGURES[name].of(reply)) is not None]
             if values:
                 rows[strategy][name] = round(float(np.mean(values)), 4)
     return rows

@@ -3,31 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from es4r_toolkit.data import audio
-from es4r_toolkit.errors import AudioError
 from es4r_toolkit.metrics.examples import Example
+from es4r_toolkit.metrics.hearing import HeardReply
 from es4r_toolkit.report.pages import render_template, write_page
-from es4r_toolkit.report.sound import Clip, clip
+from es4r_toolkit.report.sound import player
+from es4r_toolkit.report.speech_section import speech_section
+from es4r_toolkit.report.tables import SYSTEMS, Row, Table, cell, comparison_table
 
 MOST_EXAMPLES = 30
 NAMES = {f"bleu{order}": f"BLEU-{order}" for order in range(1, 5)}
 NAMES |= {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L", "meteor": "METEOR", "bertscore": "BERTScore"}
 NAMES |= {"distinct1": "distinct-1", "distinct2": "distinct-2"}
 SCORES = tuple(NAMES)
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of the page: each row has a name and cells, a value and what stands below it."""
-
-    caption: str
-    heads: Sequence[str]
-    rows: Sequence[tuple[str, Sequence[tuple[str, str]]]]
-    remark: str = ""
 
 
 def write_evaluation(
@@ -37,6 +27,7 @@ def write_evaluation(
     examples: Sequence[Example],
     recordings: Sequence[Mapping[str, Path]],
     notes: Sequence[str] = (),
+    spoken: Sequence[Sequence[HeardReply]] = (),
 ) -> Path:
     """Write the page.
 
@@ -47,13 +38,16 @@ def write_evaluation(
     title : str
         What was evaluated.
     metrics : mapping
-        As `es4r_toolkit.metrics.evaluation.evaluate` gives them.
+        As `es4r_toolkit.metrics.evaluation.evaluate` gives them; of speech, ``speech``, and where there is another
+        system ``other_speech`` and ``speech_comparison``.
     examples : sequence of Example
         What was said, the worst first; the page shows the first ``MOST_EXAMPLES``.
     recordings : sequence of mapping
         For each system, where its reply to a dialogue was spoken, by the dialogue's id.
     notes : sequence of str
         What a reader should know.
+    spoken : sequence of sequence of HeardReply
+        What was heard of one system, or of two; empty where speech was not measured.
 
     Raises
     ------
@@ -73,6 +67,7 @@ def write_evaluation(
         published=[_published(table) for table in metrics.get("published", [])],
         examples=shown,
         examples_title=worst,
+        speech=speech_section(metrics, spoken, recordings, notes) if spoken else None,
         examples_lead=f"{len(shown)} of {len(examples)} dialogues by {by}: slots where there are any, then ROUGE-L.",
     )
     return write_page(path, page)
@@ -83,10 +78,10 @@ def _tables(metrics: Mapping[str, Any]) -> list[Table]:
     if "slot_accuracy" in metrics:
         tables.append(_slots(metrics))
     if "comparison" in metrics:
-        tables.append(_comparison(metrics["comparison"]))
+        tables.append(comparison_table("Against the other system", metrics["comparison"], NAMES))
     if "cohesion_ratio" in metrics:
         intervals = metrics["cohesion_interval"]
-        rows = [(kind, [_cell(ratio, intervals.get(kind))]) for kind, ratio in metrics["cohesion_ratio"].items()]
+        rows = [Row(kind, [cell(ratio, intervals.get(kind))]) for kind, ratio in metrics["cohesion_ratio"].items()]
         tables.append(Table("Dialogue cohesion", ["representation", "ratio"], rows))
     return tables
 
@@ -94,7 +89,7 @@ def _tables(metrics: Mapping[str, Any]) -> list[Table]:
 def _scores(metrics: Mapping[str, Any]) -> Table:
     intervals = metrics.get("interval", {})
     names = [name for name in SCORES if name in metrics]
-    rows = [("this system", [_cell(metrics[name], intervals.get(name)) for name in names])]
+    rows = [Row("this system", [cell(metrics[name], intervals.get(name)) for name in names])]
     counts = ", ".join(f"{metrics[name]} {name.replace('_', ' ')}" for name in ("scored", "rejected", "empty_replies"))
     remark = f"{counts}. Below each score its 95 % interval of a bootstrap over dialogues."
     return Table("Against the references", ["", *(NAMES[name] for name in names)], rows, remark)
@@ -103,29 +98,10 @@ def _scores(metrics: Mapping[str, Any]) -> Table:
 def _slots(metrics: Mapping[str, Any]) -> Table:
     chances, intervals = metrics["slot_chance"], metrics["slot_interval"]
     rows = [
-        (slot, [_cell(accuracy, intervals.get(slot)), _cell(chances[slot])])
+        Row(slot, [cell(accuracy, intervals.get(slot)), cell(chances[slot])])
         for slot, accuracy in metrics["slot_accuracy"].items()
     ]
     return Table("Slots", ["slot", "accuracy", "chance"], rows)
-
-
-def _comparison(comparison: Mapping[str, Any]) -> Table:
-    rows = []
-    for name, row in comparison["metrics"].items():
-        low, high = row["interval"]
-        difference = f"{row['difference']:+.3f}", f"{low:+.3f} to {high:+.3f}"
-        sure = f"{row['p']:.3f}", "differs" if low * high > 0 else ""
-        rows.append((NAMES.get(name, name), [_cell(row["first"]), _cell(row["second"]), difference, sure]))
-    remark = (
-        f"Over the {comparison['paired']} dialogues of both; the other is {comparison['other']}. p: how often "
-        "resamples of two equal systems would differ as much (paired bootstrap, Koehn 2004). Many scores are "
-        "many looks at the same replies: a single small p says little."
-    )
-    return Table("Against the other system", ["score", "this", "other", "difference", "p"], rows, remark)
-
-
-def _cell(value: float, interval: Sequence[float] | None = None) -> tuple[str, str]:
-    return f"{value:.3f}", "" if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}"
 
 
 def _published(table: Mapping[str, Any]) -> dict[str, Any]:
@@ -138,18 +114,7 @@ def _published(table: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _example(example: Example, recordings: Sequence[Mapping[str, Path]], notes: list[str]) -> dict[str, Any]:
-    names = ["this system", "the other"]
     replies = []
-    for system, said, spoken in zip(names, example.said, [*recordings, {}, {}]):
-        replies.append({"system": system, **vars(said), "clip": _clip(spoken.get(example.id), notes)})
+    for system, said, spoken in zip(SYSTEMS, example.said, [*recordings, {}, {}]):
+        replies.append({"system": system, **vars(said), "clip": player(spoken.get(example.id), notes)})
     return {"id": example.id, "reference": example.reference, "replies": replies}
-
-
-def _clip(recording: Path | None, notes: list[str]) -> Clip | None:
-    if recording is None:
-        return None
-    try:
-        return clip(*audio.decode(recording))
-    except AudioError as fault:
-        notes.append(f"not played: {fault}")
-        return None

@@ -7,9 +7,12 @@ import io
 import wave
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 
+from es4r_toolkit.data import audio
+from es4r_toolkit.errors import AudioError
 from es4r_toolkit.report.content import Samples, as_array
 
 MAX_CLIP_SECONDS = 60.0
@@ -66,6 +69,17 @@ def clip(waveform: Samples | None, sample_rate: int, loudest: float = 1.0) -> Cl
         share = "half" if peak == 2 else f"{1 / peak:.2f}"
         remarks.append(f"turned down to {share}, as it went beyond full scale")
     return Clip(_wav_address(samples, sample_rate), seconds, outline, "; ".join(remarks))
+
+
+def player(recording: Path | None, notes: list[str]) -> Clip | None:
+    """A recording as a Clip; None where there is none, or none that can be read, which ``notes`` then say."""
+    if recording is None:
+        return None
+    try:
+        return clip(*audio.decode(recording))
+    except AudioError as fault:
+        notes.append(f"not played: {fault}")
+        return None
 
 
 def peak(waveform: Samples | None) -> float:

@@ -59,7 +59,9 @@ class EmpatheticSynthesis(nn.Module):
         return self.strategy.sample_rate
 
     @torch.no_grad()
-    def measure(self, waveforms: Tensor, wav_lens: Tensor) -> tuple[Tensor, list[Tensor | None]]:
+    def measure(
+        self, waveforms: Tensor, wav_lens: Tensor, styles: list[Tensor | None] | None = None
+    ) -> tuple[Tensor, list[Tensor | None]]:
         """What each turn by itself says of how to speak.
 
         Arguments
@@ -67,6 +69,8 @@ class EmpatheticSynthesis(nn.Module):
         waveforms : Tensor (N, samples)
         wav_lens : Tensor (N,)
             Relative lengths.
+        styles : list of Tensor (S,) or None, optional
+            N of them, where they are known.
 
         Returns
         -------
@@ -76,8 +80,8 @@ class EmpatheticSynthesis(nn.Module):
             Styles; None where the voice has none, or the turn too little speech.
         """
         energies = self.strategy.energies(waveforms, wav_lens)
-        if self.voice.style_dim is None:
-            return energies, [None] * len(energies)
+        if styles is not None or self.voice.style_dim is None:
+            return energies, styles or [None] * len(energies)
         samples = frame_counts(wav_lens, waveforms.shape[1]).tolist()
         return energies, [self._style(wave[:count]) for wave, count in zip(waveforms, samples)]
 

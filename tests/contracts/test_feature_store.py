@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from es4r_toolkit.backends.whisper import WhisperSpeechEncoder
 from es4r_toolkit.data import audio
 from es4r_toolkit.data.dataset import collate, dialogue_dataset
 from es4r_toolkit.data.feature_store import FeatureStore, load_features
 from es4r_toolkit.dialogue import LISTENER, SPEAKER, Dialogue, Turn
-from es4r_toolkit.errors import BackendError, ConfigError
+from es4r_toolkit.errors import AudioError, BackendError, ConfigError
 from es4r_toolkit.losses import response_cross_entropy
 
 SECONDS = (0.31, 0.2, 0.405, 0.12)
@@ -121,6 +122,33 @@ def test_a_broken_file_is_named(folder, dialogues, encoder):
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(BackendError, match="delete it: the next run makes it again"):
         load_features(path)
+    save_file({"style": torch.zeros(4)}, path)
+    with pytest.raises(BackendError, match="holds no features; delete it"):
+        store.features(dialogues[0].history[0])
+
+
+def test_turn_by_turn_gives_what_is_kept_in_bulk(folder, dialogues, encoder):
+    counting = Counting(encoder)
+    store = FeatureStore(folder / "store", counting)
+    turn, decoded = dialogues[1].history[2], torch.zeros(4000)
+    with torch.autocast("cpu", torch.bfloat16):
+        first = store.features(turn)
+    store.fill(dialogues, "cpu")
+    assert counting.clips == 3
+    assert torch.equal(first, load_features(store.path(turn)))
+    assert torch.equal(first, FeatureStore(folder / "store", counting).features(turn))
+    assert torch.equal(first, encoder.features(audio.load_turn(turn, 16000)[None], torch.ones(1))[0][0])
+    other = replace(turn, start=0.05)
+    given, _ = encoder.features(decoded[None], torch.ones(1))
+    assert torch.equal(store.features(other, waveform=decoded), given[0])
+
+
+def test_a_turn_without_a_recording_or_with_a_lost_one_is_named(folder, encoder):
+    store = FeatureStore(folder / "store", encoder)
+    with pytest.raises(AudioError, match="a turn of the speaker: has no recording"):
+        store.features(Turn(SPEAKER, "Hm."))
+    with pytest.raises(AudioError, match=r"none\.wav: cannot be read"):
+        store.features(Turn(SPEAKER, "Hm.", folder / "none.wav"))
 
 
 FILL = """

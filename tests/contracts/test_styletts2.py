@@ -19,6 +19,9 @@ from es4r_toolkit.backends.randomness import own_random_numbers
 from es4r_toolkit.backends.styletts2 import FRAME, PLBERT, SYMBOLS, TAIL, WEIGHTS, StyleTTS2Synthesizer
 from es4r_toolkit.backends.styletts2_convert import convert
 from es4r_toolkit.cli import app
+from es4r_toolkit.data import audio
+from es4r_toolkit.data.feature_store import StyleStore
+from es4r_toolkit.dialogue import Dialogue, Turn
 from es4r_toolkit.errors import BackendError, ConfigError
 from es4r_toolkit.lobes.energy_strategy import Prosody
 from es4r_toolkit.protocols import SpeechSynthesizer
@@ -86,6 +89,27 @@ def test_it_keeps_the_contract_of_a_voice(voice, style):
     assert waveform.dtype == torch.float32
     assert len(waveform) == int(durations(voice, TEXT, style).sum()) * FRAME - TAIL
     assert 0.01 < waveform.abs().max() <= 1
+
+
+def test_what_styles_depend_on_is_the_style_encoders_and_nothing_else(voice, folder):
+    assert StyleTTS2Synthesizer(folder, alpha=0.9, seed=3).style_settings == voice.style_settings
+    other = StyleTTS2Synthesizer(folder)
+    with torch.no_grad():
+        next(other.parts["decoder"].parameters()).add_(1)
+    assert other.style_settings == voice.style_settings
+    with torch.no_grad():
+        next(other.parts["predictor_encoder"].parameters()).add_(1)
+    assert other.style_settings != voice.style_settings
+
+
+def test_a_style_that_was_kept_is_the_one_it_makes(tmp_path, voice):
+    recorded, short = (Turn("speaker", "Hm.", tmp_path / f"{name}.wav") for name in ("long", "short"))
+    for turn, seconds in ((recorded, 1.2), (short, 0.05)):
+        audio.save(turn.audio, recording(seconds), 16000)
+    store = StyleStore(tmp_path / "store", voice, 16000)
+    store.fill([Dialogue("1", (recorded, short))], "cpu")
+    assert torch.equal(store.style(recorded), voice.style(audio.load(recorded.audio, 16000), 16000))
+    assert store.style(short) is None
 
 
 def test_the_same_text_and_style_give_the_same_samples_and_no_random_state_moves(voice, style):

@@ -52,7 +52,7 @@ def test_training_from_stored_features_ends_as_training_from_waveforms(tmp_path,
 
 def test_a_store_that_is_there_is_not_filled_again(tmp_path, command, monkeypatch):
     run_recipe(command(tmp_path / "one", feature_store=tmp_path / "store", epochs=1))
-    monkeypatch.setattr("es4r_toolkit.data.feature_store.save_file", lambda *_: pytest.fail("it computes again"))
+    monkeypatch.setattr("es4r_toolkit.data.turn_store.save_file", lambda *_: pytest.fail("it computes again"))
     assert run_recipe(command(tmp_path / "two", feature_store=tmp_path / "store", epochs=1))
 
 

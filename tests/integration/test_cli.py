@@ -271,7 +271,7 @@ def test_respond_writes_predictions_where_there_are_references(folder, responder
     labelled = {**dialogue("2"), "response": known, "slots": {"affect": "sadness"}}
     path = write(folder, dialogue("predictions.jsonl"), labelled, {**dialogue("3"), "response": other})
     run("respond", path, "--output", folder / "out", "--precision", "bf16")
-    assert responder.options["run_opts"] == {"device": "cpu", "precision": "bf16"}
+    assert responder.options["run_opts"] == {"device": "cpu", "precision": "bf16", "feature_store": None}
     assert [json.loads(line) for line in (folder / "out" / "predictions.jsonl").read_text().splitlines()] == [
         {"id": "2", "response": "You said: I failed.", "reference": "I am sorry.", "slots": {"affect": "sadness"}},
         {"id": "3", "response": "You said: I failed.", "reference": "Oh."},

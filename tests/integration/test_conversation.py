@@ -11,12 +11,13 @@ from es4r_toolkit.backends.espeak import EspeakSynthesizer
 from es4r_toolkit.data.batch import DialogueBatch
 from es4r_toolkit.data.manifest import read_manifest
 from es4r_toolkit.dialogue import LISTENER, SPEAKER, Dialogue, Turn
-from es4r_toolkit.errors import AudioError, ConfigError, DialogueError
+from es4r_toolkit.errors import AudioError, BackendError, ConfigError, DialogueError
 from es4r_toolkit.inference import EmpathyResponder, End
 from es4r_toolkit.inference.model import SharedModel
 from es4r_toolkit.inference.response import Clock
 from es4r_toolkit.inference.turns import TurnMemory
 from es4r_toolkit.lobes import EnergyStrategySelector, StyleFuser
+from es4r_toolkit.protocols import NEUTRAL
 from es4r_toolkit.stages.synthesis import EmpatheticSynthesis
 
 pytest.importorskip("espeakng_loader", reason="the espeak extra is not installed: pip install 'es4r-toolkit[espeak]'")
@@ -78,6 +79,23 @@ def test_each_turn_of_a_conversation_is_answered_as_anew(responder, turns):
     assert len(talk) == 2 * turns
 
 
+def test_the_language_model_reads_what_is_new(responder):
+    """The reply before, the new turn, a position a turn, and what closes the prompt; the rest is known."""
+    talk = responder.conversation()
+    read, llm = [], responder.pipeline.generation.llm.model
+    hook = llm.register_forward_pre_hook(
+        lambda _, __, given: read.append(given["inputs_embeds"].shape[1]), with_kwargs=True
+    )
+    for index in range(4):
+        talk.respond(said(index), f"This is turn {index}.")
+        prompt = responder.pipeline.generation.render(talk.turns[:-1])
+        whole = read[0]
+        new = sum(map(len, prompt.turns[-2:])) + len(prompt.turns) + len(prompt.suffix)
+        assert whole == (new if index else new + len(prompt.prefix))
+        read.clear()
+    hook.remove()
+
+
 def test_a_turn_heard_once_is_looked_up(responder, dialogue, monkeypatch):
     model = SharedModel(responder.pipeline)
     first = model.hear(dialogue.history, [None] * 3, Clock(), "job")
@@ -92,6 +110,36 @@ def test_a_recording_that_was_written_anew_is_heard_anew(responder, dialogue):
     soundfile.write(dialogue.history[0].audio, tone(3, 2.0), RATE)
     (after,) = model.hear(dialogue.history[:1], [None], Clock(), "job")
     assert (before.seconds, after.seconds) == (1.5, 2.0)
+
+
+def test_a_store_gives_another_process_what_was_heard(responder, dialogue, tmp_path, monkeypatch):
+    """Style vectors too, of a voice that has them; here of its loudness."""
+
+    class StyledVoice(EspeakSynthesizer):
+        style_dim, style_settings, asked = 2, {"kind": "loudness"}, 0
+
+        def style(self, waveform, sample_rate):
+            StyledVoice.asked += 1
+            if len(waveform) > 2 * sample_rate:
+                raise BackendError("style", "is not for long turns", "")
+            return torch.stack([waveform.abs().mean(), waveform.abs().max()])
+
+        def synthesize(self, text, style=None, prosody=NEUTRAL):
+            self.given = style
+            return super().synthesize(text, None, prosody)
+
+    soundfile.write(dialogue.history[1].audio, tone(1, 2.5), RATE)
+    pipeline = responder.with_voice(StyledVoice()).pipeline
+    plain = EmpathyResponder(pipeline).respond(dialogue)
+    style = pipeline.synthesis.voice.given
+    first = EmpathyResponder(pipeline, feature_store=tmp_path / "store").respond(dialogue)
+    asked = StyledVoice.asked
+    monkeypatch.setattr(type(pipeline.understanding), "features", None)
+    second = EmpathyResponder(pipeline, feature_store=tmp_path / "store").respond(dialogue)
+    assert StyledVoice.asked == asked == 6
+    assert first.text == second.text == plain.text
+    assert torch.equal(pipeline.synthesis.voice.given, style)
+    assert second.plan.style_weights[1] == 0
 
 
 def test_the_words_of_a_remembered_recording_are_those_of_the_turn(responder, dialogue):

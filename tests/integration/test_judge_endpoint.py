@@ -6,8 +6,7 @@ import json
 import time
 
 import pytest
-from judge_server import Answer, JudgeServer, says, scores
-from test_judge import (
+from judge_command import (
     ASPECTS,
     KEY,
     NO_ANSWERS,
@@ -17,6 +16,7 @@ from test_judge import (
     wait_until,
     write_predictions,
 )
+from judge_server import Answer, JudgeServer, says, scores
 
 from es4r_toolkit.errors import BackendError
 from es4r_toolkit.metrics.judge.asking import Unanswered

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import base64
 import csv
 import io
 import json
 import shutil
-import wave
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
-import soundfile
-from typer.testing import CliRunner
+from listening_case import SYSTEMS, TOPICS, WARM, make_case, run, write_lines
 
-from es4r_toolkit.cli import app
 from es4r_toolkit.data.listening import ASPECTS, COLUMNS, read_key
 from es4r_toolkit.metrics.bootstrap import Bootstrap
 
-SYSTEMS = ("Sonnenblume", "Quarzsand")
-WARM, COLD = "I am so sorry about your {}.", "Never mind the {}."
 # What a rater thinks of the first system's replies: w(in), t(ie), l(ose), for the exam, the flat and the cat; the
 # second system does not speak about the cat.
 OPINION = {
@@ -34,45 +27,7 @@ OPINION = {
     "action": "ttt",
     "empathy": "wlw",
 }
-TOPICS = ("exam", "flat", "cat")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-
-
-def run(*arguments: object, status: int = 0):
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    assert result.exit_code == status, result.output
-    return result
-
-
-def tone(path: Path, seconds: float, sample_rate: int = 16000) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(str(path), 0.1 * np.sin(np.arange(int(seconds * sample_rate)) * 0.1), sample_rate)
-
-
-def write_lines(path: Path, records: list[dict]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(record) + "\n" for record in records))
-    return path
-
-
-def make_case(folder: Path, seconds: float = 0.15) -> list[object]:
-    """Two systems' answers as es4r respond writes them, and the dialogues: the arguments of es4r listen."""
-    dialogues = []
-    for topic in TOPICS:
-        tone(folder / f"{topic}.wav", seconds)
-        turn = {"role": "speaker", "utterance": f"It is about the {topic}.", "audio_path": f"{topic}.wav"}
-        dialogues.append({"conversation_id": f"d-{topic}", "dialogue_history": [turn]})
-    for system, words, spoken in zip(SYSTEMS, (WARM, COLD), (TOPICS, TOPICS[:2])):
-        records = [{"id": f"d-{topic}", "response": words.format(topic), "reference": "I see."} for topic in TOPICS]
-        write_lines(folder / system / "predictions.jsonl", records)
-        for topic in spoken:
-            answer = folder / system / f"d-{topic}"
-            tone(answer / "response.wav", seconds, 24000 if system == SYSTEMS[0] else 16000)
-            (answer / "response.json").write_text(json.dumps({"id": f"d-{topic}", "text": words.format(topic)}))
-    manifest = write_lines(folder / "dialogues.jsonl", dialogues)
-    replies = [folder / system / "predictions.jsonl" for system in SYSTEMS]
-    return ["listen", *replies, "--dialogues", manifest, "--names", *SYSTEMS]
 
 
 @pytest.fixture(scope="module")
@@ -370,71 +325,3 @@ def test_nothing_hangs_over_the_side_of_the_screen(page, made, width):
     begin(page, "Anna")
     assert page.locator("#rating").is_visible()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-
-
-# -- the commands -----------------------------------------------------------------------------------------------------
-
-
-def test_what_is_made_is_blind_and_what_is_left_out_is_told(tmp_path):
-    arguments = make_case(tmp_path / "case")
-    extra = tmp_path / "case" / SYSTEMS[0] / "predictions.jsonl"
-    with extra.open("a") as file:
-        file.write(json.dumps({"id": "d-more", "response": "Alone."}) + "\n")
-    made = run(*arguments, "--output", tmp_path / "test")
-    assert "1 answered by the first system alone, left out: d-more" in made.stderr
-    assert "1 without speech in one system or both, asked on text alone: d-cat" in made.stderr
-    assert "3 dialogues, 21 questions" in made.stdout
-    assert " MB)" in made.stdout
-    page = (tmp_path / "test" / "listen.html").read_text(encoding="utf-8")
-    for hidden in (*SYSTEMS, str(tmp_path), "d-exam", "predictions"):
-        assert hidden not in page
-    for address in page.split("data:audio/flac;base64,")[1:]:
-        content = base64.b64decode(address.split('"')[0])
-        assert not [name for name in SYSTEMS if name.encode() in content]
-    told = json.loads(run(*arguments, "--output", tmp_path / "test", "--json").stdout)
-    assert told["remarks"]["answered by the first system alone, left out"] == ["d-more"]
-    assert told["bytes"] == (tmp_path / "test" / "listen.html").stat().st_size
-
-
-def test_a_bad_recording_is_an_error_that_stops_nothing(tmp_path):
-    arguments = make_case(tmp_path / "case")
-    (tmp_path / "case" / SYSTEMS[1] / "d-exam" / "response.wav").write_bytes(b"RIFF")
-    made = run(*arguments, "--output", tmp_path / "test", status=1)
-    assert "d-exam/response.wav" in made.stderr
-    assert "3 dialogues, 18 questions" in made.stdout
-
-
-def test_a_number_of_dialogues_is_drawn_and_the_key_of_another_test_is_safe(tmp_path):
-    arguments = make_case(tmp_path / "case")
-    assert "2 dialogues," in run(*arguments, "--number", 2, "--output", tmp_path / "test").stdout
-    assert "holds the key of another test" in run(*arguments, "--output", tmp_path / "test", status=1).stderr
-    assert len(read_key(tmp_path / "test" / "listen_key.json").items) == 2
-
-
-def test_results_that_cannot_be_used_are_told_and_exit_1(made):
-    key = read_key(made / "listen_key.json")
-    good = [key.test, "Anna", "1", "topic", "x", "x", ""]
-    rows = [COLUMNS, good, good, ["Tother", *good[1:]], [*good[:3], "warmth", *good[4:]]]
-    path = made / "anna.csv"
-    path.write_text("".join(",".join(row) + "\n" for row in rows))
-    told = run("listen-report", path, status=1)
-    for words in ("repeats line", "test is", "aspect … is not known", "Anna: 1 of 21 answers"):
-        assert words in told.stdout
-    report = json.loads(run("listen-report", path, "--json", status=1).stdout)
-    assert [one["line"] for one in report["left_out"]] == [3, 4, 5]
-    run("listen-report", path, "--key", made / "none.json", status=1)
-
-
-def test_wav_samples_of_a_reply_come_through_the_page_unchanged(made):
-    """What raters hear is what the system spoke: FLAC, at the rate that both systems share."""
-    page = (made / "listen.html").read_text(encoding="utf-8")
-    with wave.open(str(made.parent / "case" / SYSTEMS[0] / "d-exam" / "response.wav")) as file:
-        spoken = np.frombuffer(file.readframes(file.getnframes()), dtype="<i2")
-    contents = [base64.b64decode(part.split('"')[0]) for part in page.split("data:audio/flac;base64,")[1:]]
-    sounds = [soundfile.read(io.BytesIO(content), dtype="int16") for content in contents]
-    assert any(rate == 24000 and np.array_equal(samples, spoken) for samples, rate in sounds)
-
-
-@pytest.mark.parametrize("command", ["listen", "listen-report"])
-def test_help_shows_an_example(command):
-    assert f"es4r {command} " in run(command, "--help").stdout.split("Example:")[1]

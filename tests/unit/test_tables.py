@@ -149,6 +149,17 @@ def test_a_fault_in_a_later_turn_leaves_the_samples_before_it(folder):
     assert [rejection.item for rejection in report.rejected] == ["a_3"]
 
 
+def test_where_words_alone_are_read_a_table_needs_no_recordings(folder):
+    rows = ["a,speaker,I failed.", "a,listener,Oh no."]
+    (dialogue,) = read(folder, rows, "dialogue_id,role,text\n", need_audio=False).dialogues
+    assert [(turn.text, turn.audio) for turn in (*dialogue.history, dialogue.response)] == [
+        ("I failed.", None),
+        ("Oh no.", None),
+    ]
+    with pytest.raises(DialogueError, match="has no column wav"):
+        read_manifest(folder / "table.csv")
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [

@@ -49,7 +49,8 @@ def read_cases(
     against : Path or None
         Of another system on the same dialogues; paired as ``compare`` does.
     dialogues : Path or None
-        A manifest of the dialogues, found by id; no recording is looked at. None leaves each reply with its reference.
+        A manifest of the dialogues, found by id; it needs no recordings, and none is looked at. None leaves each reply
+        with its reference.
     table : TableOptions
         How a table of dialogues is read.
 
@@ -83,7 +84,7 @@ def read_cases(
 
 
 def _by_id(dialogues: Path, table: TableOptions, notes: list[str]) -> dict[str, Dialogue]:
-    report = read_manifest(dialogues, check_audio=False, table=table)
+    report = read_manifest(dialogues, need_audio=False, check_audio=False, table=table)
     if report.rejected:
         first = report.rejected[0].error(dialogues)
         notes.append(f"{len(report.rejected)} dialogues of {dialogues} cannot be read, the first: {first}")
