@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin
 PACKAGE := $(VENV)/.package
+PAGE := $(VENV)/.page
 STAMP := $(VENV)/.installed
 VOICES := styletts2==0.1.6 kokoro==0.9.4
 
-.PHONY: help install demo test lint bench bench-scaling clean
+.PHONY: help install talk demo test soak lint bench bench-scaling clean
 help:  ## What can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
@@ -22,6 +23,13 @@ $(STAMP): $(PACKAGE)
 	@touch $@
 
 install: $(STAMP)  ## Set up .venv with the package, editable, and what its tests need
+
+$(PAGE): $(PACKAGE)
+	$(RUN)/pip install --quiet --disable-pip-version-check -e '.[demo]'
+	@touch $@
+
+talk: $(PAGE)  ## Serve a page to talk to the small model, at http://127.0.0.1:7860
+	$(RUN)/es4r demo
 
 demo: $(PACKAGE)  ## Speak a corpus, train on it, answer held-out dialogues, write results/demo/report.html
 	$(RUN)/python recipes/AffectProbe/demo.py

@@ -41,8 +41,11 @@ QUANTIZED = ["bitsandbytes>=0.48", "accelerate>=1.1"]
 BERTSCORE = ["bert-score>=0.3.13,<0.4"]
 # Praat is GPL-3.
 SPEECH_METRICS = ["jiwer>=4,<5", "praat-parselmouth>=0.4.7,<0.5"]
+# gradio 6.16 mended a path traversal.
+DEMO = [*ESPEAK, *ASR, "gradio>=6.16,<7"]
+SERVE = [*ESPEAK, *ASR, "fastapi>=0.115", "uvicorn>=0.34", "python-multipart>=0.0.20", "prometheus-client>=0.21"]
 # Playwright drives the system's Chromium: apt-get install chromium.
-TESTS = ["pytest>=8", "pytest-timeout", "hypothesis", "playwright>=1.50", "ruff", "build"]
+TESTS = ["pytest>=8", "pytest-timeout", "hypothesis", "playwright>=1.50", "schemathesis>=4,<5", "ruff", "build"]
 
 setup(
     name="es4r-toolkit",
@@ -54,13 +57,24 @@ setup(
     python_requires=">=3.11",
     packages=[*find_packages(include=["es4r_toolkit", "es4r_toolkit.*"]), "es4r_toolkit.lobes"],
     package_dir={"es4r_toolkit.lobes": "lobes"},
-    package_data={"es4r_toolkit": ["assets/**/*", "report/*.html", "metrics/*.yaml", "metrics/judge/*.yaml"]},
+    package_data={
+        "es4r_toolkit": [
+            "assets/**/*",
+            "demo/*.html",
+            "demo/*.css",
+            "demo/*.js",
+            "metrics/*.yaml",
+            "metrics/judge/*.yaml",
+            "report/*.html",
+        ]
+    },
     include_package_data=False,
     install_requires=CORE,
     extras_require={
         "espeak": ESPEAK,
         "asr": ASR,
-        "demo": [*ESPEAK, *ASR, "gradio>=6.16,<7"],
+        "demo": DEMO,
+        "serve": SERVE,
         "quantized": QUANTIZED,
         "bertscore": BERTSCORE,
         "speech-metrics": SPEECH_METRICS,
@@ -70,7 +84,7 @@ setup(
         # styletts2 0.1.6 pins transformers < 5 and never resolves beside the core: it is installed with --no-deps
         # beside these, as `make install` does.
         "styletts2": STYLETTS2,
-        "dev": [*STYLETTS2, *KOKORO, *ASR, *QUANTIZED, *BERTSCORE, *SPEECH_METRICS, *TESTS],
+        "dev": [*STYLETTS2, *KOKORO, *ASR, *QUANTIZED, *BERTSCORE, *SPEECH_METRICS, *DEMO, *SERVE, *TESTS],
     },
     entry_points={"console_scripts": ["es4r=es4r_toolkit.cli:main"]},
 )

@@ -181,7 +181,11 @@ class EmpathyPipeline(nn.Module):
             speech = self.understanding.listen(*batch.features, batch.turns_per_dialogue, batch.frames)
         elif self.generation.hears:
             speech = self.understanding(batch.waveforms, batch.wav_lens, batch.turns_per_dialogue)
-        return self.generation.context(self._prompts(batch), speech, return_attention)
+        try:
+            return self.generation.context(self._prompts(batch), speech, return_attention)
+        except ContextError as fault:
+            place = int(fault.item.split()[-1])
+            raise ContextError(batch.dialogues[place].id, fault.problem, fault.mend) from None
 
     def forward(self, batch: DialogueBatch, text_path: bool = True) -> PathLogits:
         """Both paths over the reference replies.

@@ -55,9 +55,14 @@ class DialogueBatch:
         Raises
         ------
         DialogueError
-            If a dialogue has not one waveform a turn.
+            If a dialogue has not one waveform a turn, or one of them has no sample.
         """
         counts = _counts(dialogues, waveforms)
+        for dialogue, turns in zip(dialogues, waveforms):
+            for place, waveform in enumerate(turns):
+                if not len(waveform):
+                    # Nothing but padding: there would be no frame to attend to.
+                    raise DialogueError(dialogue.id, f"turn {place} has no sample", "leave the turn out")
         flat = [waveform for turns in waveforms for waveform in turns]
         lengths = torch.tensor([len(waveform) for waveform in flat])
         padded = pad_sequence(flat, batch_first=True)

@@ -15,7 +15,7 @@ from es4r_toolkit.data.batch import DialogueBatch
 from es4r_toolkit.data.feature_store import FeatureStore, StyleStore
 from es4r_toolkit.data.heard import HeardTurn
 from es4r_toolkit.dialogue import Dialogue, Turn
-from es4r_toolkit.errors import DialogueError, require
+from es4r_toolkit.errors import BackendError, DialogueError, require
 from es4r_toolkit.inference.cancelling import cancellable
 from es4r_toolkit.inference.response import Clock
 from es4r_toolkit.inference.turns import TurnMemory, key_of
@@ -146,7 +146,15 @@ class SharedModel:
         return DialogueBatch.of_heard(names, heard)
 
     def speak(self, text: str, plan: SpeechPlan | None = None) -> Tensor:
-        """Words as a plan says, or plainly -> waveform (samples,) at the voice's rate."""
+        """Words as a plan says, or plainly -> waveform (samples,) at the voice's rate.
+
+        Raises
+        ------
+        BackendError
+            If there is no word, or the voice cannot speak.
+        """
+        if not any(map(str.isalnum, text)):
+            raise BackendError("the reply", "holds no word", "train the model longer, or sample at another temperature")
         synthesis = self.pipeline.synthesis
         with self._speaking:
             return synthesis.voice.synthesize(text) if plan is None else synthesis.speak(text, plan)

@@ -1,4 +1,4 @@
-"""Pictures of one dialogue: how its energy moves, and where the speech looks in the text."""
+"""Pictures of one dialogue: how its energy moves, whose style is taken, and where the speech looks in the text."""
 
 from __future__ import annotations
 
@@ -66,6 +66,41 @@ def energy_path(dialogue: AnsweredDialogue) -> Picture:
     legend(axes, 3, handles=entries if len(used) > 1 else entries[:2])
     told = ", ".join(f"turn {number} {turn.role} {turn.energy:.3g}" for number, turn in zip(numbers, turns))
     return picture(figure, f"Energy by turn, {energy_words(dialogue)}. {told}.")
+
+
+def style_bars(dialogue: AnsweredDialogue) -> Picture:
+    """Share of each turn of the history in the style of the reply (ES4R Eq. 10)."""
+    turns = dialogue.turns
+    figure, axes = axes_of_size(4.8, 2.4)
+    numbers, weights = np.arange(1, len(turns) + 1), [turn.style_weight for turn in turns]
+    speaks = [turn.role == SPEAKER for turn in turns]
+    paint = colours([dialogue.strategy], STRATEGY_COLOURS)[dialogue.strategy]
+    # As in the energies: the speaker's turns are filled.
+    faces = [paint if own else "white" for own in speaks]
+    axes.bar(numbers, weights, width=0.6, color=faces, edgecolor=paint, linewidth=1.8)
+    if len(turns) <= 12:
+        for number, weight in zip(numbers, weights):
+            axes.annotate(
+                f"{100 * weight:.0f}%",
+                (number, weight),
+                (0, 3),
+                textcoords="offset points",
+                ha="center",
+                fontsize=9.5,
+                color=INK,
+            )
+    axes.set_xticks(numbers[:: max(1, len(turns) // 12)])
+    axes.set_xlim(0.4, max(len(turns), 3) + 0.6)
+    top = max(*weights, 1e-9) * 1.2
+    axes.set_yticks([tick for tick in MaxNLocator(5).tick_values(0, top) if 0 <= tick <= min(top, 1)])
+    axes.set_ylim(0, top)
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    label(axes, "turn of the history", "share of the style")
+    axes.yaxis.label.set_fontsize(9.5)
+    told = ", ".join(
+        f"turn {number} {turn.role} {100 * turn.style_weight:.0f}%" for number, turn in zip(numbers, turns)
+    )
+    return picture(figure, f"Style weight by turn. {told}.")
 
 
 def attention_scale(dialogue: AnsweredDialogue) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -17,6 +18,8 @@ from es4r_toolkit.masks import frame_counts, relative_lengths
 from es4r_toolkit.prompt import SYSTEM, Prompt, PromptRenderer
 from es4r_toolkit.protocols import LanguageModel
 from es4r_toolkit.stages.understanding import SpeechStates
+
+logger = logging.getLogger(__name__)
 
 PARTS = ("text", "fused")
 LONGEST = 128  # tokens of a reply
@@ -165,8 +168,12 @@ class EmpatheticGeneration(nn.Module):
         return self.llm.logits(embeds, valid, adapted, last=targets.shape[1])
 
     def generate(self, context: Context, **options: Any) -> list[str]:
-        """Write a reply for each context; options are the language model's (``temperature``, ``top_p``)."""
+        """Write a reply for each context; options are the language model's (``temperature``, ``top_p``).
+
+        One that is not at its end after ``max_new_tokens`` is cut off there, and a warning in the log counts it.
+        """
         replies = self.llm.generate(context.embeds, context.valid, context.adapted, self.max_new_tokens, **options)
+        self._tell_of_cut([len(reply) for reply in replies])
         return [self.render.text(reply) for reply in replies]
 
     def stream(self, context: Context, **options: Any) -> Iterator[int]:
@@ -175,7 +182,18 @@ class EmpatheticGeneration(nn.Module):
         Where the language model gives a ``prefix_cache()``, that object as ``cache`` spares it what this context and
         the one before begin alike with.
         """
-        return self.llm.stream(context.embeds, context.valid, context.adapted, self.max_new_tokens, **options)
+        tokens = self.llm.stream(context.embeds, context.valid, context.adapted, self.max_new_tokens, **options)
+        number = 0
+        for token in tokens:
+            number += 1
+            yield token
+        self._tell_of_cut([number])
+
+    def _tell_of_cut(self, lengths: Sequence[int]) -> None:
+        # The token that ends a reply is not among them.
+        cut = sum(length >= self.max_new_tokens for length in lengths)
+        if cut:
+            logger.warning("%d of %d replies are cut off at max_new_tokens, %d", cut, len(lengths), self.max_new_tokens)
 
     def _words(self, prompts: Sequence[Prompt]) -> Words:
         # One look into the table: where it is trained, each look costs a gradient of its size.
@@ -192,7 +210,7 @@ class EmpatheticGeneration(nn.Module):
             room = self.llm.max_positions
             if room is not None and len(row) + self.max_new_tokens > room:
                 need = f"{len(row)} positions and {self.max_new_tokens} for the reply"
-                raise ContextError("context", f"{need} do not fit the language model's {room}", "shorten the dialogue")
+                raise ContextError(f"dialogue {index}", f"{need} do not fit the language model's {room}", "shorten the dialogue")
             scope = torch.zeros(len(row), dtype=torch.bool, device=row.device)
             start = len(prefix)
             for part, content in zip(layout, parts):

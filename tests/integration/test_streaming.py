@@ -135,8 +135,9 @@ def test_clauses_are_heard_earlier_than_sentences(responder, dialogue):
 
 def test_segments_are_contiguous(responder, dialogue):
     started = time.perf_counter()
-    timings = next(event for event in responder.stream(dialogue) if isinstance(event, Timings))
+    events = list(responder.stream(dialogue))
     took = time.perf_counter() - started
+    timings = events[-2]
     order = ["decoding", "recognition", "understanding", "first_token", "first_sentence", "first_audio", "rest"]
     assert list(timings.segments) == order
     assert sum(timings.segments.values()) <= took
@@ -208,6 +209,13 @@ def test_a_voice_that_fails_is_told_to_the_reader(responder, dialogue):
     with pytest.raises(BackendError, match="voice: has a cold; wait"):
         list(events)
     assert list(events) == []
+
+
+def test_a_reply_without_a_word_is_refused_as_the_models_doing(responder, dialogue, monkeypatch):
+    blank = responder.pipeline.generation.render.plain(" ")
+    monkeypatch.setattr(responder.pipeline.generation.llm, "stream", lambda *_, **__: iter(blank))
+    with pytest.raises(BackendError, match="the reply: holds no word; train the model longer"):
+        list(responder.stream(dialogue))
 
 
 def test_an_unknown_option_is_told_to_the_reader(responder, dialogue):
