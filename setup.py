@@ -43,9 +43,16 @@ BERTSCORE = ["bert-score>=0.3.13,<0.4"]
 SPEECH_METRICS = ["jiwer>=4,<5", "praat-parselmouth>=0.4.7,<0.5"]
 # gradio 6.16 mended a path traversal.
 DEMO = [*ESPEAK, *ASR, "gradio>=6.16,<7"]
-SERVE = [*ESPEAK, *ASR, "fastapi>=0.115", "uvicorn>=0.34", "python-multipart>=0.0.20", "prometheus-client>=0.21"]
+SERVE = [
+    *ESPEAK,
+    *ASR,
+    "fastapi>=0.165,<1",
+    "uvicorn>=0.54,<1",
+    "python-multipart>=0.0.34",
+    "prometheus-client>=0.26,<1",
+]
 # Playwright drives the system's Chromium: apt-get install chromium.
-TESTS = ["pytest>=8", "pytest-timeout", "hypothesis", "playwright>=1.50", "schemathesis>=4,<5", "ruff", "build"]
+TESTS = ["pytest>=8", "pytest-timeout", "hypothesis", "playwright>=1.50", "schemathesis>=4.32,<5", "ruff", "build"]
 
 setup(
     name="es4r-toolkit",

@@ -10,13 +10,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from es4r_toolkit.cancelling import cancellable, holding
 from es4r_toolkit.data.audio import load_turn
 from es4r_toolkit.data.batch import DialogueBatch
 from es4r_toolkit.data.feature_store import FeatureStore, StyleStore
 from es4r_toolkit.data.heard import HeardTurn
 from es4r_toolkit.dialogue import Dialogue, Turn
 from es4r_toolkit.errors import BackendError, DialogueError, require
-from es4r_toolkit.inference.cancelling import cancellable
 from es4r_toolkit.inference.response import Clock
 from es4r_toolkit.inference.turns import TurnMemory, key_of
 from es4r_toolkit.pipeline import EmpathyPipeline
@@ -69,7 +69,7 @@ class SharedModel:
     @contextmanager
     def computing(self) -> Iterator[None]:
         """A block in which this thread alone computes, without gradients and in the model's precision."""
-        with self._computing, torch.no_grad():
+        with holding(self._computing), torch.no_grad():
             if self.precision == "bf16":
                 with torch.autocast(self.pipeline.device.type, torch.bfloat16):
                     yield
@@ -105,7 +105,7 @@ class SharedModel:
             if known is None
         }
         clock.lap("decoding")
-        with self._recognizing:
+        with holding(self._recognizing):
             written = {place: self.pipeline.write_down(turns[place], wave, of) for place, wave in waves.items()}
         clock.lap("recognition")
         with self.computing():
@@ -156,5 +156,5 @@ class SharedModel:
         if not any(map(str.isalnum, text)):
             raise BackendError("the reply", "holds no word", "train the model longer, or sample at another temperature")
         synthesis = self.pipeline.synthesis
-        with self._speaking:
+        with holding(self._speaking):
             return synthesis.voice.synthesize(text) if plan is None else synthesis.speak(text, plan)

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from es4r_toolkit.inference.cancelling import Cancellation, Cancelled
+from es4r_toolkit.cancelling import Cancellation, Cancelled
 from es4r_toolkit.inference.response import Response
 from es4r_toolkit.stages.synthesis import SpeechPlan
 

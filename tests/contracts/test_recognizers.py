@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Iterator
+
 import pytest
 import torch
 from transformers import PreTrainedTokenizerFast, WhisperFeatureExtractor, WhisperForConditionalGeneration
@@ -9,6 +13,7 @@ from transformers import PreTrainedTokenizerFast, WhisperFeatureExtractor, Whisp
 from es4r_toolkit.backends.pocketsphinx_asr import PocketsphinxRecognizer
 from es4r_toolkit.backends.whisper import WhisperSpeechEncoder
 from es4r_toolkit.backends.whisper_asr import WhisperRecognizer, silence_beside
+from es4r_toolkit.cancelling import Cancellation, Cancelled
 from es4r_toolkit.data.audio import load
 from es4r_toolkit.errors import BackendError
 from es4r_toolkit.protocols import Recognizer
@@ -119,3 +124,59 @@ def test_pocketsphinx_writes_down_the_demo_dialogues(demo_folder):
     assert recognizer.transcribe(torch.zeros(8000)) == ""
     assert recognizer.transcribe(heard) == written, "what was heard before changes nothing"
     assert recognizer.transcribe(torch.zeros(0)) == ""
+
+
+@pytest.fixture
+def pocketsphinx() -> Iterator[PocketsphinxRecognizer]:
+    pytest.importorskip("pocketsphinx", reason="the extra [asr] is not installed")
+    recognizer = PocketsphinxRecognizer()
+    yield recognizer
+    recognizer.close()
+
+
+def noise(seconds: int) -> torch.Tensor:
+    return torch.rand(seconds * 16000, generator=torch.Generator().manual_seed(0)) - 0.5
+
+
+def test_other_threads_go_on_while_pocketsphinx_listens(pocketsphinx):
+    """The library holds Python's lock, so it has a process of its own."""
+    listening = threading.Thread(target=pocketsphinx.transcribe, args=(noise(10),))
+    longest, before = 0.0, time.perf_counter()
+    listening.start()
+    while listening.is_alive():
+        time.sleep(0.005)
+        now = time.perf_counter()
+        longest, before = max(longest, now - before), now
+    assert longest < 1.0
+
+
+def test_a_recognition_that_is_cancelled_ends_at_once_and_the_next_is_as_ever(pocketsphinx, demo_folder):
+    heard = load(demo_folder / "wav" / "dia20001utt2_52.wav", pocketsphinx.sample_rate)
+
+    def seconds_to_end() -> float:
+        cancellation, ended = Cancellation(), []
+
+        def listen() -> None:
+            with cancellation.rules_here(), pytest.raises(Cancelled):
+                pocketsphinx.transcribe(noise(60))
+            ended.append(time.perf_counter())
+
+        thread = threading.Thread(target=listen)
+        thread.start()
+        time.sleep(0.5)
+        asked = time.perf_counter()
+        cancellation.cancel()
+        thread.join(10)
+        return ended[0] - asked
+
+    # The least of three, since other work may hold both cores.
+    assert min(seconds_to_end() for _ in range(3)) < 0.1
+    assert pocketsphinx.transcribe(heard).startswith("yes it feels like")
+
+
+def test_a_worker_that_died_is_started_again(pocketsphinx, demo_folder, caplog):
+    heard = load(demo_folder / "wav" / "dia20001utt2_52.wav", pocketsphinx.sample_rate)
+    written = pocketsphinx.transcribe(heard)
+    pocketsphinx._worker.kill()
+    pocketsphinx._worker.wait()
+    assert pocketsphinx.transcribe(heard) == written

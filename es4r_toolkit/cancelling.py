@@ -1,4 +1,4 @@
-"""Cancellation: work in another thread ends between two layers of a model, not after the last."""
+"""Cancellation: work in another thread ends where it waits, or between two layers of a model, not after the last."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from torch import nn
+
+MOMENT = 0.02  # seconds between two looks of who waits
 
 _here = threading.local()
 _looking: weakref.WeakSet[nn.Module] = weakref.WeakSet()
@@ -28,7 +30,7 @@ class Cancellation:
     >>> cancellation.check()
     Traceback (most recent call last):
     ...
-    es4r_toolkit.inference.cancelling.Cancelled
+    es4r_toolkit.cancelling.Cancelled
     """
 
     def __init__(self) -> None:
@@ -50,12 +52,19 @@ class Cancellation:
 
     @contextmanager
     def rules_here(self) -> Iterator[None]:
-        """Within the block, each layer of a ``cancellable`` model that this thread runs looks at the flag first."""
+        """Within the block, all that this thread does looks at the flag where it can."""
         _here.cancellation = self
         try:
             yield
         finally:
             _here.cancellation = None
+
+
+def end_if_cancelled() -> None:
+    """Raise Cancelled where this thread's work is to end; nothing where no cancellation rules."""
+    cancellation: Cancellation | None = getattr(_here, "cancellation", None)
+    if cancellation is not None:
+        cancellation.check()
 
 
 def cancellable(module: nn.Module) -> None:
@@ -66,7 +75,16 @@ def cancellable(module: nn.Module) -> None:
             _looking.add(part)
 
 
+@contextmanager
+def holding(lock: threading.RLock) -> Iterator[None]:
+    """A block that holds a lock; who waits for it can be cancelled."""
+    while not lock.acquire(timeout=MOMENT):
+        end_if_cancelled()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def _look(*_: object) -> None:
-    cancellation: Cancellation | None = getattr(_here, "cancellation", None)
-    if cancellation is not None:
-        cancellation.check()
+    end_if_cancelled()
