@@ -25,7 +25,7 @@ CORE = [
     "typer>=0.20",
     "tqdm>=4.66",
     "matplotlib>=3.10",
-    "jinja2>=3.1",
+    "jinja2>=3.1.6",
     "nltk>=3.9.1",
     "rouge-score>=0.1.2",
     # What huggingface_hub speaks HTTP with.

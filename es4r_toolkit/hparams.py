@@ -1,38 +1,40 @@
-"""HyperPyYAML with overrides that find their file, one-word swaps of back ends, and an allowlist for strangers."""
+"""HyperPyYAML with overrides that find their file, one-word swaps of back ends, and one door for strangers."""
 
 from __future__ import annotations
 
 import difflib
-import inspect
 import io
-import pydoc
+import re
 from collections.abc import Iterator, Mapping
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from hyperpyyaml import load_hyperpyyaml, resolve_references
-from ruamel.yaml import YAML
+from ruamel.yaml import YAML, SafeLoader
 from ruamel.yaml.comments import CommentedMap, CommentedSeq, TaggedScalar
 from ruamel.yaml.error import YAMLError
-from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from ruamel.yaml.nodes import ScalarNode
 from ruamel.yaml.tag import Tag
 
 from es4r_toolkit.errors import ConfigError
+from es4r_toolkit.trust import read_yaml, refuse_foreign_tags
 
 INCLUDE = "!include:"
 PLACEHOLDER = "!PLACEHOLDER"
-SAFE_TAGS = (
-    "!new:es4r_toolkit.lobes.",
-    "!new:es4r_toolkit.stages.",
-    "!new:es4r_toolkit.backends.",
-    "!new:es4r_toolkit.pipeline.",
-)
-# What a YAML may ask of a back end that it has built: `n_mels: !ref <model.n_mels>`.
-SIZES = ("n_mels", "out_dim", "hidden_dim", "num_heads")
-SIZE_TAG = "!apply:getattr"
-PLAIN_TAGS = ("str", "int", "float", "bool", "null", "map", "seq", "merge", "timestamp")
 MODEL_FOLDER = "@model/"
+TUPLE, TUPLE_TAG = re.compile(r"\(.*\)$"), "!tuple"
+# What constructors raise for arguments that are not theirs, the last two for sizes larger than memory.
+UNFIT = (
+    TypeError,
+    ValueError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    ArithmeticError,
+    YAMLError,
+    MemoryError,
+    RuntimeError,
+)
 
 
 def compose(path: str | Path, overrides: Mapping[str, Any] | None = None, strict: bool = True) -> str:
@@ -77,15 +79,41 @@ def build(text: str) -> dict[str, Any]:
         If an argument is unknown, missing or of the wrong type.
     """
     try:
-        return load_hyperpyyaml(text)
-    except (TypeError, ValueError, AttributeError, ImportError) as fault:
+        return load_hyperpyyaml(text, loader=_Loader)
+    except UNFIT as fault:
         reason = " ".join(str(fault).split())[:300]
         raise ConfigError("YAML", f"cannot be built ({reason})", "mend the value it names") from fault
+
+
+def build_model(file: Path, trust_remote_code: bool = False) -> dict[str, Any]:
+    """Construct what the YAML of a model folder describes, whoever made the folder.
+
+    Arguments
+    ---------
+    file : Path
+        ``@model/`` in it is its folder.
+    trust_remote_code : bool
+        Let it construct and call anything that is installed here.
+
+    Raises
+    ------
+    ConfigError
+        If it is no model file, asks for anything but this package's building blocks, or cannot be built.
+    """
+    text = read_yaml(file)
+    if not trust_remote_code:
+        refuse_foreign_tags(text, file)
+    return build(localize(text, file.parent))
 
 
 def plain(text: str) -> dict[str, Any]:
     """A flat YAML text as plain values, nothing constructed; what would be constructed stands as its arguments."""
     return _plain(YAML().load(text))
+
+
+def section(text: str, key: str) -> str:
+    """What stands under one key of a flat YAML text, as a text of its own."""
+    return _stream(YAML().load(text)[key], None).getvalue()
 
 
 def model_file(path: str | Path, choice: str | None = None) -> tuple[Path, dict[str, Any]]:
@@ -105,33 +133,49 @@ def model_file(path: str | Path, choice: str | None = None) -> tuple[Path, dict[
     return found, _plain(node) if isinstance(node, dict) else {}
 
 
-def refuse_foreign_tags(text: str, source: str | Path) -> None:
-    """Let only this package's building blocks be constructed from a YAML of unknown origin.
+def localize(text: str, folder: str | Path) -> str:
+    """Replace ``@model/`` at the start of any value by the folder that the YAML came from.
 
     Raises
     ------
     ConfigError
-        If the text holds any other tag, such as ``!apply:`` or ``!new:`` of a foreign class.
+        If the text is not YAML, or such a value leads out of the folder.
     """
-    _parse(text, source)
-    for node in _nodes(YAML().compose(text)):
-        tag = str(node.tag)
-        allowed = tag.removeprefix("tag:yaml.org,2002:") in PLAIN_TAGS or _is_ours(tag) or _is_size(node)
-        if not allowed:
-            raise ConfigError(
-                source, f"asks for {tag}, which is not allowed", "use --trust-remote-code if you trust it"
-            )
-
-
-def localize(text: str, folder: str | Path) -> str:
-    """Replace ``@model/`` at the start of any value by the folder that the YAML came from."""
-    tree = YAML().load(text)
+    tree = _parse(text, folder)
     for node in list(_walk(tree)):
         items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
         for key, value in list(items):
             if isinstance(value, str) and value.startswith(MODEL_FOLDER):
-                node[key] = str(Path(folder).resolve() / value.removeprefix(MODEL_FOLDER))
+                node[key] = str(_within(Path(folder).resolve(), value.removeprefix(MODEL_FOLDER)))
     return _stream(tree, None).getvalue()
+
+
+class _Loader(SafeLoader):
+    """Constructs what HyperPyYAML's own tags ask for, and no Python object by the YAML library's tags."""
+
+    @classmethod
+    def add_constructor(cls, tag: Any, constructor: Any) -> None:
+        # HyperPyYAML reads what stands in a tuple's brackets with a loader that calls what it is told to.
+        super().add_constructor(tag, _plain_tuple if tag == TUPLE_TAG else constructor)
+
+    @classmethod
+    def add_implicit_resolver(cls, tag: Any, regexp: Any, first: Any) -> None:
+        """Nothing: it would hold for every YAML that this process reads later, and be added again by each load."""
+
+    def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:
+        """A plain text in brackets is a tuple."""
+        brackets = kind is ScalarNode and implicit[0] and TUPLE.match(value)
+        return Tag(suffix=TUPLE_TAG) if brackets else super().resolve(kind, value, implicit)
+
+
+def _plain_tuple(loader: SafeLoader, node: ScalarNode) -> tuple:
+    return tuple(YAML(typ="safe", pure=True).load(f"[{loader.construct_scalar(node)[1:-1]}]"))
+
+
+def _within(folder: Path, inner: str) -> Path:
+    if Path(inner).is_absolute() or ".." in Path(inner).parts:
+        raise ConfigError(f"{MODEL_FOLDER}{inner}", "leads out of the model's folder", "name what lies in it")
+    return folder / inner
 
 
 def _override(path: Path, left: dict[str, Any]) -> CommentedMap:
@@ -232,41 +276,15 @@ def _tag(node: Any) -> str:
     return (getattr(tag, "value", None) or "") if tag is not None else ""
 
 
-def _walk(node: Any) -> Iterator[Any]:
-    yield node
-    children = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
-    for child in children:
-        yield from _walk(child)
-
-
-def _nodes(root: Node) -> Iterator[Node]:
-    """Every node of a YAML graph, keys too, each once."""
+def _walk(root: Any) -> Iterator[Any]:
+    """Every node of a tree, each once however often it is referred to."""
     seen, waiting = set(), [root]
     while waiting:
         node = waiting.pop()
         if id(node) not in seen:
             seen.add(id(node))
             yield node
-            if not isinstance(node, ScalarNode):
-                waiting.extend(chain(*node.value) if isinstance(node, MappingNode) else node.value)
-
-
-def _is_ours(tag: str) -> bool:
-    # A module's name is no bound: through it every module that it imports could be reached.
-    if not tag.startswith(SAFE_TAGS):
-        return False
-    name = tag.removeprefix("!new:")
-    found = pydoc.locate(name)
-    public = inspect.isclass(found) and found.__module__.startswith("es4r_toolkit.")
-    return public and found.__name__ == name.rpartition(".")[2] and not found.__name__.startswith("_")
-
-
-def _is_size(node: Node) -> bool:
-    """Whether a node asks a building block of this package for one of its sizes, and nothing else."""
-    if str(node.tag) != SIZE_TAG or not isinstance(node, SequenceNode) or len(node.value) != 2:
-        return False
-    block, name = node.value
-    return isinstance(name, ScalarNode) and name.value in SIZES and _is_ours(str(block.tag))
+            waiting.extend(node.values() if isinstance(node, dict) else node if isinstance(node, list) else ())
 
 
 def _plain(node: Any) -> Any:
@@ -287,7 +305,8 @@ def _load(path: Path) -> CommentedMap:
 def _parse(text: str, source: str | Path) -> CommentedMap:
     try:
         tree = YAML().load(text)
-    except YAMLError as fault:
+    except (YAMLError, ValueError, TypeError) as fault:
+        # A date such as 2001-99-99 is a ValueError, a list within a key a TypeError.
         raise ConfigError(source, f"is not YAML ({' '.join(str(fault).split())[:300]})", "mend it") from fault
     if not isinstance(tree, CommentedMap):
         raise ConfigError(source, "holds no mapping of keys to values", "write key: value lines")

@@ -12,14 +12,30 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
+from es4r_toolkit.backends.untrusted import refuse_endless_layers, refuse_pickles
 from es4r_toolkit.errors import BackendError
 
 BAR_FROM_BYTES = 500_000_000
+# What loaders raise for files that are missing, broken, hostile or for a library that is not installed.
+UNFIT = (
+    OSError,
+    ValueError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    AttributeError,
+    ImportError,
+    MemoryError,
+    ArithmeticError,
+    StrictDataclassError,
+    SafetensorError,
+)
 
 
 @dataclass(frozen=True)
@@ -123,7 +139,11 @@ def load_config(
             )
         return AutoConfig.for_model(**stated)
     with naming(source):
-        return AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
+        refuse_endless_layers(source, revision)
+        config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
+    # A checkpoint may name a repository of compiled code for its attention, which is not the one it is used with.
+    config._attn_implementation = None
+    return config
 
 
 def check_folder(source: str | Path) -> None:
@@ -146,7 +166,7 @@ def naming(source: str | Path) -> Iterator[None]:
         logging.disable_progress_bar()
     try:
         yield
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as fault:
+    except UNFIT as fault:
         first = str(fault).strip().split("\n")[0][:300]
         raise BackendError(
             source, f"cannot be loaded ({first})", "give a hub name or a local folder of a safetensors checkpoint"
@@ -190,6 +210,7 @@ def load_weights(
     if is_planning():
         return _without_weights(model_class, source, config, whole or config, options)
     with naming(source):
+        refuse_pickles(source, whole or config, options.get("revision"))
         model, report = model_class.from_pretrained(
             source, config=config, use_safetensors=True, output_loading_info=True, **options
         )

@@ -7,13 +7,13 @@ import signal
 import struct
 import sys
 
-from pocketsphinx import Decoder
-
 RATE = 16000
 
 
 def main():
     """Answer requests until there are no more."""
+    from pocketsphinx import Decoder
+
     # A terminal's Ctrl-C reaches the whole group; the owner closes stdin when it is done with this process.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     decoder = Decoder(samprate=RATE, loglevel="FATAL")

@@ -21,8 +21,9 @@ from torchaudio.transforms import MelSpectrogram
 from es4r_toolkit.backends.checkpoints import check_weights, digest, is_planning, plan
 from es4r_toolkit.backends.phonemes import EspeakPhonemizer, sentences
 from es4r_toolkit.backends.randomness import own_random_numbers
-from es4r_toolkit.errors import BackendError, require
+from es4r_toolkit.errors import BackendError, ConfigError, require
 from es4r_toolkit.lobes.energy_strategy import Prosody
+from es4r_toolkit.trust import read_yaml, refuse_foreign_tags
 
 logger = logging.getLogger(__name__)
 
@@ -366,8 +367,10 @@ def _folder(source: str | Path, revision: str | None) -> Path:
 def read_settings(path: Path) -> dict[str, Any]:
     """A configuration of StyleTTS 2 or of its PL-BERT."""
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as fault:
+        text = read_yaml(path)
+        refuse_foreign_tags(text, path)
+        values = yaml.safe_load(text)
+    except (OSError, ValueError, ConfigError, yaml.YAMLError) as fault:
         raise BackendError(path, f"cannot be read ({' '.join(str(fault).split())[:200]})", "convert again") from fault
     if not isinstance(values, dict) or "model_params" not in values:
         raise BackendError(path, "holds no model_params", "take the configuration of the checkpoint")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from es4r_toolkit.cli.options import AsJson, Table
+from es4r_toolkit.cli.options import AsJson, Confined, Table
 from es4r_toolkit.cli.printing import complain, print_beside_bar, print_json, progress
 from es4r_toolkit.errors import ES4RError
 
@@ -28,6 +28,7 @@ def respond(
     feature_store: Annotated[
         Path | None, typer.Option(help="Folder where what is computed of recordings is kept for the next run.")
     ] = None,
+    confined: Confined = False,
     table: Table = None,
     as_json: AsJson = False,
 ) -> None:
@@ -46,7 +47,7 @@ def respond(
     from es4r_toolkit.data.tables import table_options
 
     options = {} if table is None else {"table": table_options(table)}
-    report = read_manifest(dialogues, decode=True, need_text=False, **options)
+    report = read_manifest(dialogues, decode=True, need_text=False, confined=confined, **options)
     for rejection in report.rejected:
         complain(rejection.error(dialogues))
     make_folder(output)

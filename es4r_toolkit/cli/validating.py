@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from es4r_toolkit.cli.options import AsJson, Table
+from es4r_toolkit.cli.options import AsJson, Confined, Table
 from es4r_toolkit.cli.printing import print_json, print_problems, print_remarks, progress
 
 
@@ -34,6 +34,7 @@ def validate(
         bool, typer.Option("--need-response", help="Reject dialogues without a reply, as training does.")
     ] = False,
     window: Annotated[float, typer.Option(min=1, help="Seconds of a dialogue that the speech encoder holds.")] = 240.0,
+    confined: Confined = False,
     workers: Annotated[int, typer.Option(min=0, help="Processes that read recordings; 0 is one for each core.")] = 0,
     table: Table = None,
     as_json: AsJson = False,
@@ -56,7 +57,7 @@ def validate(
     with _collector_at_rest():
         names = split_names(manifests)
         options = {"need_text": need_text, "need_response": need_response, "decode": decode, "workers": workers}
-        options |= {} if table is None else {"table": table_options(table)}
+        options |= {"confined": confined} if table is None else {"confined": confined, "table": table_options(table)}
         reports = {name: read_manifest(path, progress=progress, **options) for name, path in names.items()}
         rejected = [rejection for report in reports.values() for rejection in report.rejected]
         remarks = inspect(reports, InspectionLimits(window=window))

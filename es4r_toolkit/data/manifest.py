@@ -75,6 +75,7 @@ def read_manifest(
     workers: int = 1,
     split: str | None = None,
     table: TableOptions = AS_THEY_STAND,
+    confined: bool = False,
 ) -> ManifestReport:
     """Read dialogues and say of every one that is left out why.
 
@@ -92,6 +93,9 @@ def read_manifest(
         Take the dialogues of this split alone, and those that name none.
     table : TableOptions
         How a table is read.
+    confined : bool
+        Whether a recording outside the manifest's folder, by its path or by a link, is refused and not looked at: for
+        manifests of strangers.
     need_text : bool
         Whether a turn of the history without ``utterance`` is rejected. Where a recognizer will write it down it may
         be left out; a text that is there and empty is rejected all the same.
@@ -127,7 +131,7 @@ def read_manifest(
     path = Path(path)
     records = read_table(path, table, need_audio) if path.suffix.lower() in TABLES else read_records(path)
     ids = _dialogue_ids(records)
-    check = _AudioCheck(path.parent, Recordings(limits, decode) if check_audio or decode else None)
+    check = _AudioCheck(path.parent, Recordings(limits, decode) if check_audio or decode else None, confined)
     if workers != 1:
         check.examine(records, workers, progress)
     need = _Need(need_response, need_text, need_audio)
@@ -280,8 +284,8 @@ def _read_turn(turn: object, field: str, check: _AudioCheck, need_text: bool, ne
 class _AudioCheck:
     """Resolves audio paths, and holds recordings against the limits where they are looked at."""
 
-    def __init__(self, folder: Path, recordings: Recordings | None):
-        self.folder, self.recordings = folder, recordings
+    def __init__(self, folder: Path, recordings: Recordings | None, confined: bool):
+        self.folder, self.recordings, self.confined = folder, recordings, confined
         # A path is costly to make and to keep, and histories of one conversation share theirs.
         self.paths: dict[str, Path] = {}
 
@@ -300,19 +304,31 @@ class _AudioCheck:
                         start, stop = (seconds_field(turn.get(name), name) for name in ("start", "stop"))
                     except FieldError:
                         continue
-                    yield self._path(written), start or 0.0, stop
+                    if self._may_be_read(path := self._path(written)):
+                        yield path, start or 0.0, stop
 
     def _path(self, written: str) -> Path:
         if written not in self.paths:
             self.paths[written] = self.folder / written
         return self.paths[written]
 
+    def _may_be_read(self, path: Path) -> bool:
+        if not self.confined:
+            return True
+        try:
+            return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(self.folder))
+        except ValueError:
+            return False
+
     def __call__(self, written: str, field: str, start: float, stop: float | None) -> Path:
         path = self._path(written)
+        if not self._may_be_read(path):
+            raise FieldError(field, f"{written!r} leads out of the manifest's folder", "put the recording into it")
         if self.recordings is None:
             return path
         found = self.recordings[path, start, stop]
-        if isinstance(found, AudioError) and (spelled := _spelled_otherwise(self.folder, written)) is not None:
+        spelled = _spelled_otherwise(self.folder, written) if isinstance(found, AudioError) else None
+        if spelled is not None and self._may_be_read(spelled):
             path, found = spelled, self.recordings[spelled, start, stop]
         if isinstance(found, AudioError):
             mend = "write / in place of \\ in paths" if "\\" in written and not os.path.exists(path) else found.mend

@@ -19,15 +19,16 @@ PACKAGE, LOBES, RECIPES, TESTS = ROOT / "es4r_toolkit", ROOT / "lobes", ROOT / "
 
 # Which may be imported by which: a part imports itself and parts of a lower or the same rank.
 RANKS = [
-    {"__init__", "errors", "dialogue", "masks"},
-    {"lobes", "hparams"},
+    {"__init__", "errors", "dialogue", "masks", "processes", "cancelling"},
+    {"lobes", "trust"},
+    {"hparams"},
     {"protocols"},
     {"backends", "data", "prompt"},
     {"metrics", "stages"},
-    {"pipeline", "losses"},
+    {"pipeline", "losses", "examining"},
     {"planning"},
-    {"brain", "training", "inference", "report"},
-    {"cli", "demo"},
+    {"brain", "checkpointing", "skipping", "training", "inference", "replaying", "report"},
+    {"cli", "demo", "serving"},
 ]
 # Within a rank too, these look away from one another.
 NEVER = {"stages": {"backends"}, "prompt": {"backends"}, "data": {"backends"}, "lobes": {"hparams"}}
@@ -37,11 +38,16 @@ HOLDERS = {
     "styletts2": {"backends"},
     "kokoro": {"backends"},
     "espeakng_loader": {"backends"},
-    "speechbrain": {"data.dataset", "brain", "training"},
+    "speechbrain": {"data.dataset", "brain", "checkpointing", "training"},
     "httpx2": {"metrics.judge.endpoint"},
     "bert_score": {"backends"},
     "parselmouth": {"metrics.prosody"},
     "jiwer": {"metrics.word_errors"},
+    "gradio": {"demo"},
+    "fastapi": {"serving"},
+    "starlette": {"serving", "demo"},
+    "uvicorn": {"serving"},
+    "prometheus_client": {"serving"},
 }
 
 
