@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import math
+import os
+import random
 import shutil
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import speechbrain as sb
 import torch
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
-from speechbrain.utils.distributed import infer_device, run_on_main
+from safetensors import SafetensorError
+from speechbrain.utils.distributed import infer_device, main_process_only, run_on_main
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from es4r_toolkit.brain import ES4RBrain
-from es4r_toolkit.data.dataset import DynamicItemDataset, collate, dialogue_dataset, like_lengths
+from es4r_toolkit.checkpointing import Progress, RandomStates, WholeCheckpointer
+from es4r_toolkit.data.dataset import DynamicItemDataset, collate, dialogue_dataset, like_lengths, shuffled
 from es4r_toolkit.data.feature_store import FeatureStore
 from es4r_toolkit.data.manifest import ManifestReport, read_manifest
+from es4r_toolkit.data.order import SharedBatches
 from es4r_toolkit.data.recordings import Part
 from es4r_toolkit.data.representations import write_representations
-from es4r_toolkit.data.responses import write_json, write_predictions
+from es4r_toolkit.data.responses import write_json, write_predictions, write_text
 from es4r_toolkit.data.tables import TableOptions
 from es4r_toolkit.data.transcripts import TRANSCRIPTS, with_transcripts, write_down
 from es4r_toolkit.dialogue import Dialogue
@@ -35,12 +44,14 @@ from es4r_toolkit.lobes import EmotionHead
 from es4r_toolkit.metrics.slots import SlotTable
 from es4r_toolkit.pipeline import EmpathyPipeline
 from es4r_toolkit.planning import dry_run, render
+from es4r_toolkit.processes import place
 from es4r_toolkit.protocols import Recognizer
 
 logger = logging.getLogger(__name__)
 Step = Callable[..., Any]
-WHOLE = "WHOLE"
 DRY_RUN = "--dry_run"
+# In the words of the system, which are all that some writers pass on.
+FULL = [os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)]
 LOSS_TERMS = ("cross_entropy", "kl", "emotion")
 
 
@@ -72,6 +83,12 @@ def run_recipe(argv: Sequence[str], steps: Sequence[Step] = ()) -> dict[str, flo
         return _run(argv, steps)
     except ES4RError as fault:
         sys.exit(f"error: {fault}")
+    except (OSError, SafetensorError) as fault:
+        full = next((reason for reason in FULL if reason in str(fault)), None)
+        if full is None:
+            raise
+        where = getattr(fault, "filename", None) or "output_folder"
+        sys.exit(f"error: {where}: {full}; make room, and start the same command again")
 
 
 def _run(argv: Sequence[str], steps: Sequence[Step]) -> dict[str, float]:
@@ -79,6 +96,8 @@ def _run(argv: Sequence[str], steps: Sequence[Step]) -> dict[str, float]:
     overrides = _values(changes)
     text = compose(path, overrides)
     values = plain(text)
+    device = run_options.get("device") or infer_device()
+    run_options = _for_processes(run_options, device, values)
     sb.utils.distributed.ddp_init_group(run_options)
     for step in steps:
         if step.__name__ not in values:
@@ -88,11 +107,15 @@ def _run(argv: Sequence[str], steps: Sequence[Step]) -> dict[str, float]:
             continue
         run_on_main(step, kwargs=values[step.__name__])
     # Before the modules are built, so that their first weights follow from the seed too.
-    torch.manual_seed(values["seed"])
+    _seed(values["seed"])
     hparams = build(text)
+    rank, processes = place()
+    if rank > 0:
+        # Other dropout than the first process draws, for other dialogues.
+        _seed(values["seed"] + rank)
     output = Path(hparams["output_folder"])
     sb.create_experiment_directory(output, overrides=overrides)
-    run_on_main((output / "hyperparams.yaml").write_text, args=[text])
+    run_on_main(write_text, args=[output / "hyperparams.yaml", text])
     pipeline: EmpathyPipeline = hparams["model"]["pipeline"]
     if hparams.get("start_from"):
         pipeline.start_from(hparams["start_from"])
@@ -102,7 +125,6 @@ def _run(argv: Sequence[str], steps: Sequence[Step]) -> dict[str, float]:
         for name in ("train", "valid", "test")
     }
     sets = {name: report.dialogues for name, report in reports.items()}
-    device = run_options.get("device") or infer_device()
     if pipeline.recognizer is not None:
         sets = _with_transcripts(sets, pipeline.to(device).recognizer, output / TRANSCRIPTS)
     hparams["losses"] = _whole_losses(hparams["losses"])
@@ -113,26 +135,25 @@ def _run(argv: Sequence[str], steps: Sequence[Step]) -> dict[str, float]:
     datasets = {
         name: dialogue_dataset(dialogues, pipeline.sample_rate, features.get(name)) for name, dialogues in sets.items()
     }
-    batching = _batching(hparams, datasets["train"], reports["train"])
-    brain = _brain(hparams, run_options, modules, len(sets["train"]), batching)
-    loader = {
-        "batch_size": hparams["batch_size"],
+    batches = _batches(hparams, datasets["train"], reports["train"], rank, processes)
+    brain = _brain(hparams, run_options, modules, batches)
+    loading = {
         "collate_fn": collate,
         "num_workers": hparams["num_workers"],
         # A loader draws a seed whenever it starts: from a generator of its own, so that dropout's numbers stay in step.
         "generator": torch.Generator(),
     }
-    test_loader = {**loader, "batch_size": hparams["test_batch_size"]}
+    test_loading = {**loading, "batch_size": hparams["test_batch_size"]}
     brain.fit(
         hparams["epoch_counter"],
-        datasets["train"],
+        # SpeechBrain's own loader would share the batches out otherwise, and count them by process.
+        DataLoader(datasets["train"], batch_sampler=batches, **loading),
         datasets["valid"],
-        train_loader_kwargs={**{key: loader[key] for key in loader if key != "batch_size"}, **batching},
-        valid_loader_kwargs=test_loader,
+        valid_loader_kwargs=test_loading,
     )
     # The newest weights, which the schedule has cooled down; those of the lowest validation loss are kept beside them.
     run_on_main(export_model, args=[pipeline, path, overrides, output / "model"])
-    brain.evaluate(datasets["test"], test_loader_kwargs=test_loader)
+    brain.evaluate(datasets["test"], test_loader_kwargs=test_loading)
     run_on_main(_write_results, args=[brain, output])
     return brain.test_stats
 
@@ -151,50 +172,22 @@ def export_model(pipeline: EmpathyPipeline, path: str | Path, overrides: dict[st
         # Of those that somebody else made, the name or the place is enough.
         if not Path(source).is_dir() or values["model"][name]["source"] != source:
             continue
-        shutil.copytree(source, folder / name, dirs_exist_ok=True)
+        shutil.copytree(source, folder / name, dirs_exist_ok=True, copy_function=_copy_whole)
         sources[key] = f"{MODEL_FOLDER}{name}"
     system, asked = model_file(path, overrides.get("model"))
     asked |= {key: value for key, value in overrides.items() if key != "model"}
     # What the train YAML alone knows is passed over.
-    (folder / "model.yaml").write_text(compose(system, {**asked, **sources}, strict=False), encoding="utf-8")
-    pipeline.save_trained(folder / "trained.safetensors")
+    write_text(folder / "model.yaml", compose(system, {**asked, **sources}, strict=False))
+    beside = folder / "trained.safetensors.part"
+    pipeline.save_trained(beside)
+    os.replace(beside, folder / "trained.safetensors")
     logger.info("the trained model is in %s", folder)
 
 
-class WholeCheckpointer(sb.utils.checkpoints.Checkpointer):
-    """Passes over checkpoints that a killed process left half written: SpeechBrain writes CKPT.yaml first."""
-
-    def save_checkpoint(self, *arguments: Any, **options: Any) -> Any:
-        """Save, then mark the folder as whole."""
-        saved = super().save_checkpoint(*arguments, **options)
-        if saved is not None:
-            (saved.path / WHOLE).touch()
-        return saved
-
-    def list_checkpoints(self) -> list:
-        """Those that are whole."""
-        return [checkpoint for checkpoint in super().list_checkpoints() if (checkpoint.path / WHOLE).is_file()]
-
-
-@sb.utils.checkpoints.register_checkpoint_hooks
-class RandomState:
-    """The state of the main process's random numbers, so that dropout goes on where it was; others keep their own."""
-
-    @sb.utils.checkpoints.mark_as_saver
-    def save(self, path: Path) -> None:
-        """Keep the state of the processor and of the GPU in use."""
-        gpu = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
-        torch.save({"cpu": torch.get_rng_state(), "cuda": gpu}, path)
-
-    @sb.utils.checkpoints.mark_as_loader
-    def load(self, path: Path, end_of_epoch: bool) -> None:
-        """Take it up again."""
-        if not sb.utils.distributed.if_main_process():
-            return
-        kept = torch.load(path, weights_only=True)
-        torch.set_rng_state(kept["cpu"])
-        if kept["cuda"] is not None and torch.cuda.is_available():
-            torch.cuda.set_rng_state(kept["cuda"])
+def _copy_whole(source: str, target: str) -> None:
+    beside = f"{target}.part"
+    shutil.copy2(source, beside)
+    os.replace(beside, target)
 
 
 def _whole_losses(losses: dict[str, Any]) -> dict[str, Any]:
@@ -250,33 +243,27 @@ def _features(
     return {name: store.paths(dialogues) for name, dialogues in heard.items()}
 
 
-def _batching(hparams: dict[str, Any], dataset: DynamicItemDataset, report: ManifestReport) -> dict[str, Any]:
-    """How the training loader makes batches: so many dialogues, or so many seconds of dialogues of like length."""
+def _batches(
+    hparams: dict[str, Any], dataset: DynamicItemDataset, report: ManifestReport, rank: int, processes: int
+) -> SharedBatches:
+    """Training batches: of so many dialogues, or of so many seconds of dialogues of like length."""
     if not hparams.get("max_batch_seconds"):
-        return {"batch_size": hparams["batch_size"], "shuffle": True}
+        return SharedBatches(shuffled(dataset), hparams["batch_size"], rank, processes)
     lengths = [report.seconds(dialogue) for dialogue in report.dialogues]
     most, buckets = hparams["max_batch_seconds"], hparams.get("batch_buckets", 10)
-    return {"batch_sampler": like_lengths(dataset, lengths, most, buckets, hparams["seed"])}
+    order = like_lengths(dataset, lengths, most, buckets, hparams["seed"])
+    return SharedBatches(order, None, rank, processes)
 
 
 def _brain(
-    hparams: dict[str, Any],
-    run_options: Any,
-    modules: dict[str, torch.nn.Module],
-    dialogues: int,
-    batching: dict[str, Any],
+    hparams: dict[str, Any], run_options: Any, modules: dict[str, torch.nn.Module], batches: SharedBatches
 ) -> ES4RBrain:
     pipeline: EmpathyPipeline = modules["pipeline"]
     if not pipeline.generation.hears and pipeline.generation.lora_scope == "speech":
         raise ConfigError("lora_scope", "is speech, and the context holds none: nothing to train", "say context")
-    processes = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
     gathered = hparams.get("grad_accumulation_factor", run_options.get("grad_accumulation_factor", 1))
-    sampler = batching.get("batch_sampler")
-    if sampler is None:
-        batches = math.ceil(math.ceil(dialogues / processes) / batching["batch_size"])
-    else:
-        batches = math.ceil(len(sampler) / processes)
-    steps = max(1, batches // gathered) * hparams["epoch_counter"].limit
+    steps_per_epoch = max(1, len(batches) // gathered)
+    steps = steps_per_epoch * hparams["epoch_counter"].limit
     shares = hparams["schedule"]
     hparams["scheduler"] = hparams["scheduler"](
         warmup=max(1, round(shares["warmup"] * steps)),
@@ -287,22 +274,40 @@ def _brain(
     checkpointer = WholeCheckpointer(Path(hparams["output_folder"]) / "checkpoints")
     # The scheduler has no state but its plan, which may change between runs: the optimizer's own count drives it.
     checkpointer.add_recoverable("epoch_counter", hparams["epoch_counter"])
-    checkpointer.add_recoverable("random_state", RandomState(), optional_load=True)
+    checkpointer.add_recoverable("random_states", RandomStates(), optional_load=True)
     checkpointer.add_recoverable(
         "pipeline",
         pipeline,
-        custom_save_hook=lambda module, path: module.save_trained(path),
+        custom_save_hook=main_process_only(lambda module, path: module.save_trained(path)),
         custom_load_hook=lambda module, path, *_: module.load_trained(path),
     )
     if "emotion_head" in modules:
         checkpointer.add_recoverable("emotion_head", modules["emotion_head"])
     brain = ES4RBrain(modules, hparams["optimizer"], hparams, run_options, checkpointer)
     # So that each epoch draws its own batches, the same after a restart.
-    brain.train_sampler = sampler
+    brain.train_sampler = batches
+    checkpointer.add_recoverable("progress", Progress(brain, batches, steps_per_epoch), optional_load=True)
     slots = Path(hparams["slots"]) if hparams.get("slots") else None
     if slots is not None:
         brain.slots = SlotTable.read(slots)
     return brain
+
+
+def _for_processes(run_options: Any, device: str, values: dict[str, Any]) -> Any:
+    """SpeechBrain's options for several processes, where neither the command line nor the YAML says otherwise."""
+    # A weight that nothing runs through would end the second step; it costs a walk over the graph.
+    wanted = {"find_unused_parameters": True}
+    if device == "cpu":
+        # SpeechBrain takes nccl, which is for GPUs alone.
+        wanted["distributed_backend"] = "gloo"
+    new = {name: value for name, value in wanted.items() if name not in {*run_options.overridden_args, *values}}
+    return replace(run_options, **new, overridden_args=run_options.overridden_args | set(new))
+
+
+def _seed(seed: int) -> None:
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
 
 
 def _values(changes: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from es4r_toolkit.masks import frame_counts, valid_mask
 
@@ -35,8 +35,9 @@ class StatisticsPooling(nn.Module):
 class AcrossTurnsNorm(nn.Module):
     """Batch normalisation of pooled turns that takes a single turn, which has no deviation, by the running statistics.
 
-    No subclass of torch's, since SpeechBrain would turn that into one for
-    GPUs alone where several processes train: each normalises its own turns.
+    Where several processes train, the turns of all of them are one batch. No
+    subclass of torch's, since SpeechBrain would turn that into one for GPUs
+    alone there.
 
     Arguments
     ---------
@@ -52,6 +53,9 @@ class AcrossTurnsNorm(nn.Module):
     [[-1.0], [1.0]]
     """
 
+    # Whether its turns are among those that the statistics of several processes are of.
+    takes_part = True
+
     def __init__(self, input_size: int, momentum: float = 0.1):
         super().__init__()
         self.weight, self.bias = nn.Parameter(torch.ones(input_size)), nn.Parameter(torch.zeros(input_size))
@@ -61,7 +65,28 @@ class AcrossTurnsNorm(nn.Module):
 
     def forward(self, pooled: Tensor) -> Tensor:
         """Pooled turns (N, F) -> (N, F)."""
+        several = distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+        if self.training and several:
+            return self._with_other_processes(pooled)
         statistics, by_batch = (self.running_mean, self.running_var), self.training and len(pooled) > 1
         return nn.functional.batch_norm(
             pooled, *statistics, self.weight, self.bias, by_batch, momentum=self.momentum, eps=self.eps
         )
+
+    def _with_other_processes(self, pooled: Tensor) -> Tensor:
+        # Not every build of torch has it.
+        from torch.distributed.nn.functional import all_reduce
+
+        values = pooled.to(torch.promote_types(pooled.dtype, torch.float32))
+        share = float(self.takes_part)
+        number = all_reduce(values.new_tensor(share * len(values)))
+        if number < 2:
+            mean, variance = self.running_mean, self.running_var
+        else:
+            mean = all_reduce(share * values.sum(dim=0)) / number
+            variance = all_reduce(share * (values - mean).square().sum(dim=0)) / number
+            with torch.no_grad():
+                self.running_mean.lerp_(mean, self.momentum)
+                self.running_var.lerp_(variance * number / (number - 1), self.momentum)
+        normalized = (values - mean) * (variance + self.eps).rsqrt()
+        return (normalized * self.weight + self.bias).to(pooled.dtype)

@@ -19,6 +19,7 @@ import numpy as np
 import soundfile
 
 from es4r_toolkit.data.containers import CUT_SHORT, STREAMED_SIZE, check_alone, check_container
+from es4r_toolkit.data.resampling import resample
 from es4r_toolkit.errors import AudioError, require
 
 if TYPE_CHECKING:
@@ -32,8 +33,6 @@ logger = logging.getLogger(__name__)
 FORMATS = ("WAV", "WAVEX", "AIFF", "FLAC", "OGG", "MP3")
 BLOCK = 1 << 16
 ROUNDED = 0.1  # seconds by which the stop of a part may pass the end of its file: tables round
-# torchaudio holds its whole resampling kernel; past this many entries (128 MiB) the ratio is too odd for it.
-LARGEST_KERNEL = 1 << 25
 # What libsndfile says of a FLAC stream that does not know its length is the largest 64-bit integer.
 UNKNOWN_LENGTH = 1 << 62
 
@@ -188,7 +187,8 @@ def decode(
     samples = np.empty(info.frames, dtype=np.float32)
     done = 0
     with _libsndfile_errors(path, "cannot be decoded"), _open(path) as recording:
-        check_alone(path, recording.format)
+        if start == 0 and stop is None:
+            check_alone(path, recording.format)
         # Some codecs cannot seek, not even to where they are.
         if info.first:
             recording.seek(info.first)
@@ -247,7 +247,7 @@ def load(
     import torch
 
     samples, own_rate = decode(path, limits, start, stop)
-    return _resample(torch.from_numpy(samples), own_rate, sample_rate)
+    return resample(torch.from_numpy(samples), own_rate, sample_rate)
 
 
 def waveform_of(
@@ -286,7 +286,7 @@ def waveform_of(
         problem = f"lasts {len(array) / own_rate:.1f} s, over the limit of {limits.max_seconds:g} s"
         raise AudioError(name, problem, "cut it into turns")
     _check_block(name, array, 0.0, limits)
-    return _resample(torch.from_numpy(array), own_rate, sample_rate)
+    return resample(torch.from_numpy(array), own_rate, sample_rate)
 
 
 def load_turn(turn: Turn, sample_rate: int) -> Tensor:
@@ -393,18 +393,3 @@ def _check_block(path: Path | str, block: np.ndarray, start: float, limits: Audi
     if peak > limits.max_peak:
         problem = f"reaches amplitude {peak:g}, over the limit of {limits.max_peak:g} (1 is full scale)"
         raise AudioError(path, problem, "scale it to [-1, 1]; integers stored as floats want dividing by 32768")
-
-
-def _resample(waveform: Tensor, source: int, target: int) -> Tensor:
-    if source == target:
-        return waveform
-    divisor = math.gcd(source, target)
-    down, up = source // divisor, target // divisor
-    if down * up > LARGEST_KERNEL:
-        import torch
-        from scipy.signal import resample_poly
-
-        return torch.from_numpy(resample_poly(waveform.numpy(), up, down)).float()
-    from torchaudio.functional import resample
-
-    return resample(waveform, source, target)

@@ -20,7 +20,10 @@ OPENINGS = {
 }
 # Each byte with its bits in reverse.
 MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
-ONE_BY_ONE = "give each recording a file of its own, or join them with an audio editor"
+SEVERAL = (
+    "holds several recordings, one behind the other",
+    "give each recording a file of its own, or join them with an audio editor",
+)
 
 
 def check_container(path: Path, kind: str, size: int) -> None:
@@ -59,7 +62,7 @@ def check_alone(path: Path, kind: str) -> None:
             starts = [place for mark in OPENINGS[kind] if (place := data.find(mark)) >= 0]
             first = min(starts, default=len(data))
             if any(data.find(mark, first + 1) >= 0 for mark in OPENINGS[kind]):
-                raise AudioError(path, "holds several recordings, one behind the other", ONE_BY_ONE)
+                raise AudioError(path, *SEVERAL)
 
 
 def _check_declared_size(path: Path, size: int) -> None:
@@ -78,7 +81,7 @@ def _check_declared_size(path: Path, size: int) -> None:
 
 
 def _check_pages(path: Path) -> None:
-    """Look for the page that ends an Ogg stream, for pages that are broken or missing, and for a stream behind it.
+    """Look for the page that ends an Ogg stream, for broken and missing ones, and for a stream behind it.
 
     libsndfile reads what whole pages there are of the first stream in silence.
     """
@@ -89,7 +92,7 @@ def _check_pages(path: Path) -> None:
             flags, _, serial, number, checksum, count = struct.unpack("<xBqIIIB", header[4:])
             begins = bool(flags & 0x02)
             if begins and begun:
-                raise AudioError(path, "holds several recordings, one behind the other", ONE_BY_ONE)
+                raise AudioError(path, *SEVERAL)
             # Streams that run side by side begin before any goes on.
             begun = not begins
             segments = file.read(count)
@@ -99,7 +102,7 @@ def _check_pages(path: Path) -> None:
                 break
             unsigned = header[:22] + bytes(4) + header[26:]
             if _page_checksum(unsigned + segments + body) != checksum or following.get(serial, number) != number:
-                raise AudioError(path, f"has a broken Ogg page at page {number}", CUT_SHORT)
+                raise AudioError(path, f"has a broken or missing Ogg page, number {number}", CUT_SHORT)
             following[serial], ended = (number + 1) % (1 << 32), bool(flags & 0x04)
     if not ended:
         raise AudioError(path, "lacks the page that ends an Ogg stream", CUT_SHORT)

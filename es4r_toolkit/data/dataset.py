@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from speechbrain.dataio.dataset import DynamicItemDataset
-from speechbrain.dataio.sampler import DynamicBatchSampler
+from speechbrain.dataio.sampler import DynamicBatchSampler, ReproducibleRandomSampler
+from torch import Tensor
 
 from es4r_toolkit.data.audio import load_turn
 from es4r_toolkit.data.batch import DialogueBatch
@@ -33,17 +34,19 @@ def dialogue_dataset(
         Where features lie, as `FeatureStore.paths` gives them; they stand for the waveforms then.
     """
     dataset = DynamicItemDataset({dialogue.id: {"dialogue": dialogue} for dialogue in dialogues})
-
-    def load_turns(dialogue: Dialogue) -> list:
-        return [load_turn(turn, sample_rate) for turn in dialogue.history]
-
     if features is None:
-        dataset.add_dynamic_item(load_turns, takes="dialogue", provides="waveforms")
+        # Nothing local: where processes are spawned and not forked, loaders get it pickled.
+        dataset.add_dynamic_item(partial(_load_turns, sample_rate=sample_rate), takes="dialogue", provides="waveforms")
         dataset.set_output_keys(["dialogue", "waveforms"])
     else:
         dataset.add_dynamic_item(partial(load_history, paths=features), takes="dialogue", provides="features")
         dataset.set_output_keys(["dialogue", "features"])
     return dataset
+
+
+def shuffled(dataset: DynamicItemDataset) -> ReproducibleRandomSampler:
+    """Its dialogues in an order drawn anew each epoch, the same whatever the run's seed."""
+    return ReproducibleRandomSampler(dataset)
 
 
 def like_lengths(
@@ -72,6 +75,10 @@ def like_lengths(
     # The sampler has no class for what is longer than a batch.
     lengths = [min(one, most) for one in seconds]
     return DynamicBatchSampler(dataset, most, buckets, lengths_list=lengths, shuffle=True, seed=seed)
+
+
+def _load_turns(dialogue: Dialogue, sample_rate: int) -> list[Tensor]:
+    return [load_turn(turn, sample_rate) for turn in dialogue.history]
 
 
 def collate(items: Sequence[dict[str, Any]]) -> DialogueBatch:

@@ -92,13 +92,19 @@ def write_json(path: Path, value: object) -> None:
     write_text(path, text + "\n")
 
 
-def write_text(path: Path, text: str | Iterable[str]) -> None:
-    """Write a UTF-8 file, whole or not at all; a long one piece by piece."""
+def write_text(path: Path, text: str | Iterable[str], sync: bool = False) -> None:
+    """Write a UTF-8 file, whole or not at all; a long one piece by piece.
+
+    With ``sync``, not even a power cut leaves anything between the two.
+    """
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         # A lone surrogate cannot be encoded.
         with beside.open("w", encoding="utf-8") as file:
             file.writelines([text] if isinstance(text, str) else text)
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(beside, path)
     except ValueError as error:
         raise DialogueError(path, f"cannot hold its values ({error})", "give finite numbers and text") from None
