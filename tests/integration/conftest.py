@@ -3,32 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
 from judge_server import JudgeServer
-from safetensors.torch import save_file
-from tones import (
-    BATCH,
-    EPOCHS,
-    HEADS,
-    LLM,
-    MELS,
-    REPLIES,
-    SAID,
-    SIZES,
-    TRAIN_YAML,
-    WIDTH,
-    write_split,
-)
+from tones import command_of, write_corpus
 
-from es4r_toolkit.backends.building import build_qwen3, build_whisper, train_tokenizer
-from es4r_toolkit.lobes import MelDownsampler
 from es4r_toolkit.training import run_recipe
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "AffectProbe"
@@ -61,17 +46,7 @@ def corpus(affectprobe) -> ModuleType:
 def tones(tmp_path_factory) -> Path:
     """A corpus of tones, backbones and a fragment of the language model."""
     folder = tmp_path_factory.mktemp("corpus")
-    for split, size in SIZES.items():
-        write_split(folder, split, size)
-    (folder / "slots.json").write_text(json.dumps({"mood": {mood: [text] for mood, text in REPLIES.items()}}))
-    (folder / "llm.yaml").write_text(LLM)
-    torch.manual_seed(0)
-    build_whisper(folder / "backbones" / "encoder", WIDTH, layers=1, heads=HEADS, n_mels=MELS, positions=100)
-    front = MelDownsampler(MELS).state_dict()
-    weights = {f"understanding.downsampler.{name}": weight for name, weight in front.items()}
-    save_file(weights, folder / "backbones" / "downsampler.safetensors")
-    tokenizer = train_tokenizer([*SAID, *REPLIES.values()] * 20, vocab_size=340)
-    build_qwen3(folder / "backbones" / "llm", tokenizer, WIDTH, layers=1, heads=HEADS, intermediate_size=48)
+    write_corpus(folder)
     return folder
 
 
@@ -79,22 +54,7 @@ def tones(tmp_path_factory) -> Path:
 def command(tones) -> Callable[..., list[str]]:
     """The command line of a run, after the script's name."""
 
-    def arguments(output: Path, **more: object) -> list[str]:
-        options = {
-            "data_folder": tones,
-            "backbones": tones / "backbones",
-            "llm": tones / "llm.yaml",
-            "output_folder": output,
-            "epochs": EPOCHS,
-            "batch_size": BATCH,
-            "lr": 0.01,
-            "kl_weight": 1.0,
-            **more,
-        }
-        flags = ["--device=cpu", "--noprogressbar", "--ckpt_interval_minutes=0", "--ckpt_interval_steps=1"]
-        return [str(TRAIN_YAML), *flags, *(f"--{key}={value}" for key, value in options.items())]
-
-    return arguments
+    return partial(command_of, tones)
 
 
 @pytest.fixture(scope="session")

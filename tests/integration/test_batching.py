@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 from itertools import chain
 from pathlib import Path
 
 import pytest
 import soundfile
-import torch
-from safetensors.torch import load_file
-from test_training import SCRIPT
 from tones import STEPS, lines_of
 
 from es4r_toolkit.brain import ES4RBrain
@@ -23,10 +16,6 @@ from es4r_toolkit.stages.understanding import EmpatheticUnderstanding
 from es4r_toolkit.training import run_recipe
 
 SECONDS = 0.9  # of a batch: one long dialogue or two or three short ones
-
-
-def weights_of(output: Path) -> dict[str, torch.Tensor]:
-    return load_file(output / "model" / "trained.safetensors")
 
 
 def test_training_from_stored_features_ends_as_training_from_waveforms(tmp_path, command, tones, monkeypatch):
@@ -122,23 +111,3 @@ def test_the_learning_rate_counts_the_batches_by_seconds(tmp_path, command, batc
     rate = float(log.split("lr: ")[1].split(" ")[0])
     # The cool-down takes half of the steps, and would reach zero in the one after the last.
     assert rate == pytest.approx(0.01 / round(0.5 * len(batches)), rel=0.01)
-
-
-def test_a_killed_run_by_seconds_ends_as_if_never_killed(tmp_path, command):
-    script = tmp_path / "train.py"
-    script.write_text(SCRIPT)
-    calm = {**os.environ, "OMP_NUM_THREADS": "1"}
-    runs = {}
-    for name, fatal in (("whole", 0), ("killed", 5)):
-        output = tmp_path / name
-        options = {"max_batch_seconds": SECONDS, "batch_buckets": 2, "kl_weight": 0}
-        line = [sys.executable, str(script), *command(output, **options)]
-        environment = {**calm, "FATAL_STEP": str(fatal)}
-        first = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=300)
-        if fatal:
-            assert first.returncode == -signal.SIGKILL, first.stderr
-            first = subprocess.run(line, env=calm, capture_output=True, text=True, timeout=300)
-        assert first.returncode == 0, first.stderr
-        runs[name] = weights_of(output)
-    for name, weight in runs["whole"].items():
-        torch.testing.assert_close(runs["killed"][name], weight, rtol=1e-4, atol=1e-6, msg=name)

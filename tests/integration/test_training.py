@@ -1,13 +1,9 @@
-"""A recipe trains from start to export, and stands a killed process."""
+"""A recipe trains from start to export."""
 
 from __future__ import annotations
 
 import json
 import math
-import os
-import signal
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -19,24 +15,6 @@ from es4r_toolkit.brain import ES4RBrain
 from es4r_toolkit.hparams import build, localize, refuse_foreign_tags
 from es4r_toolkit.stages.understanding import EmpatheticUnderstanding
 from es4r_toolkit.training import run_recipe
-
-# Dies by itself, as if killed from outside, right after a step that a checkpoint of the step before stands behind.
-SCRIPT = """
-import os, signal, sys
-from es4r_toolkit.brain import ES4RBrain
-from es4r_toolkit.training import run_recipe
-
-as_always = ES4RBrain.on_fit_batch_end
-
-def on_fit_batch_end(brain, *arguments):
-    as_always(brain, *arguments)
-    if brain.optimizer_step == int(os.environ.get("FATAL_STEP", 0)):
-        os.kill(os.getpid(), signal.SIGKILL)
-
-ES4RBrain.on_fit_batch_end = on_fit_batch_end
-run_recipe(sys.argv[1:])
-"""
-
 
 # -- a run ------------------------------------------------------------------------------------------------------------
 
@@ -208,46 +186,3 @@ def test_a_finished_run_started_again_trains_no_more_and_tests_again(trained, tm
     monkeypatch.setattr(ES4RBrain, "fit_batch", lambda *_: pytest.fail("it trains again"))
     assert run_recipe(command(output)) == pytest.approx(scores)
     assert [line["epoch"] for line in lines_of(output / "history.jsonl")] == [1, 2]
-
-
-# -- a run that is killed ---------------------------------------------------------------------------------------------
-
-
-def test_a_killed_run_goes_on_where_it_was_and_ends_as_if_never_killed(tmp_path, command, trained):
-    script = tmp_path / "train.py"
-    script.write_text(SCRIPT)
-    output = tmp_path / "run"
-    line = [sys.executable, str(script), *command(output)]
-    fatal = STEPS - 1  # in the middle of the second epoch
-    calm = {**os.environ, "OMP_NUM_THREADS": "1"}
-    killed = subprocess.run(line, env={**calm, "FATAL_STEP": str(fatal)}, capture_output=True, text=True, timeout=300)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    assert [entry["epoch"] for entry in lines_of(output / "history.jsonl")] == [1]
-    assert not (output / "predictions.jsonl").exists()
-    before = (output / "log.txt").read_text()
-
-    again = subprocess.run(line, env=calm, capture_output=True, text=True, timeout=300)
-    assert again.returncode == 0, again.stderr
-    log = (output / "log.txt").read_text().removeprefix(before)
-    assert "Loading a checkpoint from" in log
-    assert "Going into epoch 1" not in log
-    assert log.count("Going into epoch 2") == 1
-    assert [entry["epoch"] for entry in lines_of(output / "history.jsonl")] == [1, 2]
-    expected = load_file(trained[0] / "model" / "trained.safetensors")
-    found = load_file(output / "model" / "trained.safetensors")
-    assert expected.keys() == found.keys()
-    for name in expected:
-        torch.testing.assert_close(found[name], expected[name], rtol=1e-4, atol=1e-6, msg=name)
-
-
-def test_a_checkpoint_that_a_kill_left_half_written_is_passed_over(tmp_path, command):
-    """SpeechBrain writes CKPT.yaml before the weights; the run goes on from the checkpoint before."""
-    run_recipe(command(tmp_path, epochs=1))
-    whole = max((tmp_path / "checkpoints").glob("CKPT*"))
-    half = whole.with_name("CKPT+2999-01-01+00-00-00+00")
-    half.mkdir()
-    meta = YAML().load(whole / "CKPT.yaml")
-    meta["unixtime"] += 10
-    YAML().dump(meta, half / "CKPT.yaml")
-    run_recipe(command(tmp_path, epochs=2))
-    assert [entry["epoch"] for entry in lines_of(tmp_path / "history.jsonl")] == [1, 2]

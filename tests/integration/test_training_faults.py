@@ -6,6 +6,7 @@ import json
 import math
 
 import pytest
+from tones import lines_of, tone
 
 from es4r_toolkit.training import run_recipe
 
@@ -62,3 +63,17 @@ def test_a_system_with_nothing_to_learn_is_refused(tmp_path, command):
 def test_a_baseline_that_only_reads_trains_its_lora_over_the_context(tmp_path, command):
     scores = run_recipe(command(tmp_path, context="[text]", lora_scope="context", epochs=1))
     assert math.isfinite(scores["loss"])
+
+
+def test_the_dialogue_whose_newest_turn_is_beyond_the_window_is_named(tmp_path, command, tones):
+    """The encoder hears 200 frames at an eighth of 100 a second: 16 s."""
+    tone(tmp_path / "long.wav", 120, 17)
+    lines = lines_of(tones / "train.jsonl")
+    for line in lines:
+        for turn in line["dialogue_history"]:
+            turn["audio_path"] = str(tones / turn["audio_path"])
+    lines[3]["dialogue_history"][-1]["audio_path"] = str(tmp_path / "long.wav")
+    (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    message = failure(command(tmp_path / "out", train_manifest=tmp_path / "train.jsonl", placement="replace"))
+    assert message.startswith("error: train-3, newest turn: takes ")
+    assert "window holds 200" in message

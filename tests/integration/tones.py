@@ -8,6 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+import torch
+from safetensors.torch import save_file
+
+from es4r_toolkit.backends.building import build_qwen3, build_whisper, train_tokenizer
+from es4r_toolkit.lobes import MelDownsampler
 
 TRAIN_YAML = Path(__file__).parents[2] / "recipes" / "AffectProbe" / "hparams" / "train.yaml"
 MELS, WIDTH, HEADS = 16, 32, 4
@@ -47,6 +52,38 @@ def write_split(folder: Path, split: str, size: int) -> None:
         entry = {"conversation_id": f"{split}-{index}", "dialogue_history": history, "response": response}
         lines.append(json.dumps({**entry, "speaker_emotion": mood, "slots": {"mood": mood}}))
     (folder / f"{split}.jsonl").write_text("\n".join(lines) + "\n")
+
+
+def write_corpus(folder: Path) -> None:
+    """A corpus of tones, backbones and a fragment of the language model."""
+    for split, size in SIZES.items():
+        write_split(folder, split, size)
+    (folder / "slots.json").write_text(json.dumps({"mood": {mood: [text] for mood, text in REPLIES.items()}}))
+    (folder / "llm.yaml").write_text(LLM)
+    torch.manual_seed(0)
+    build_whisper(folder / "backbones" / "encoder", WIDTH, layers=1, heads=HEADS, n_mels=MELS, positions=100)
+    front = MelDownsampler(MELS).state_dict()
+    weights = {f"understanding.downsampler.{name}": weight for name, weight in front.items()}
+    save_file(weights, folder / "backbones" / "downsampler.safetensors")
+    tokenizer = train_tokenizer([*SAID, *REPLIES.values()] * 20, vocab_size=340)
+    build_qwen3(folder / "backbones" / "llm", tokenizer, WIDTH, layers=1, heads=HEADS, intermediate_size=48)
+
+
+def command_of(folder: Path, output: Path, **more: object) -> list[str]:
+    """The command line of a run on that corpus, after the script's name."""
+    options = {
+        "data_folder": folder,
+        "backbones": folder / "backbones",
+        "llm": folder / "llm.yaml",
+        "output_folder": output,
+        "epochs": EPOCHS,
+        "batch_size": BATCH,
+        "lr": 0.01,
+        "kl_weight": 1.0,
+        **more,
+    }
+    flags = ["--device=cpu", "--noprogressbar", "--ckpt_interval_minutes=0", "--ckpt_interval_steps=1"]
+    return [str(TRAIN_YAML), *flags, *(f"--{key}={value}" for key, value in options.items())]
 
 
 def lines_of(path: Path) -> list[dict]:
