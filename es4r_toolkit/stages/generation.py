@@ -210,9 +210,8 @@ class EmpatheticGeneration(nn.Module):
             room = self.llm.max_positions
             if room is not None and len(row) + self.max_new_tokens > room:
                 need = f"{len(row)} positions and {self.max_new_tokens} for the reply"
-                raise ContextError(
-                    f"dialogue {index}", f"{need} do not fit the language model's {room}", "shorten the dialogue"
-                )
+                problem = f"{need} do not fit the language model's {room}"
+                raise ContextError(f"dialogue {index}", problem, "shorten the dialogue")
             scope = torch.zeros(len(row), dtype=torch.bool, device=row.device)
             start = len(prefix)
             for part, content in zip(layout, parts):

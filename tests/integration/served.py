@@ -19,9 +19,14 @@ import soundfile
 from es4r_toolkit.inference import SHIPPED_MODEL, EmpathyResponder
 from es4r_toolkit.serving.app import create_app
 from es4r_toolkit.serving.border import Border
+from es4r_toolkit.serving.faults import KINDS
 from es4r_toolkit.serving.limits import Limits
 from es4r_toolkit.serving.server import bind, server_of
 
+LIMITS = Limits(
+    body_bytes=600_000, values=500, turns=4, text_characters=100, turn_seconds=3, seconds=5, upload_seconds=0.5
+)
+SPEAKER = {"role": "speaker", "text": "I moved house."}
 PATIENCE = 60.0  # seconds; other tests may share the machine
 RATE = 16000
 
@@ -144,3 +149,22 @@ def samples_of(wav: bytes | str) -> np.ndarray:
     """The samples of a WAV file, in base64 where it is text."""
     content = base64.b64decode(wav) if isinstance(wav, str) else wav
     return soundfile.read(io.BytesIO(content), dtype="int16")[0]
+
+
+def refused(answer, code: str, item: str | None = None, problem: str = "") -> None:
+    """An answer is this error, in the form of all errors."""
+    assert answer.status_code == KINDS[code].status, answer.text
+    fault = answer.json()
+    assert [*fault] == ["status", "code", "item", "problem", "mend"]
+    assert (fault["status"], fault["code"]) == (answer.status_code, code)
+    assert item is None or fault["item"] == item
+    assert problem in fault["problem"]
+
+
+def turn(content: bytes, **more: object) -> dict[str, object]:
+    return {**SPEAKER, "audio": base64.b64encode(content).decode(), **more}
+
+
+VOICED = file_of(voiced(0.5))
+GOOD = json.dumps({"turns": [turn(file_of(voiced(0.3)))]})
+HEAD = b"POST /v1/replies HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n"
