@@ -37,6 +37,18 @@ demo: $(PACKAGE)  ## Speak a corpus, train on it, answer held-out dialogues, wri
 test: $(STAMP)  ## Every test
 	OMP_NUM_THREADS=1 $(RUN)/python -m pytest
 
+soak: $(STAMP)  ## The long forms of docs/reliability.md: several hours; what was found goes to results/soak/
+	mkdir -p results/soak
+	OMP_NUM_THREADS=1 $(RUN)/python benchmarks/soak.py > results/soak/responder.json
+	OMP_NUM_THREADS=1 $(RUN)/python benchmarks/serving.py > results/soak/serving.json
+	$(RUN)/python benchmarks/soak_training.py --kills 20 --output results/soak
+	MUTATIONS=30000 ES4R_SOAK=1 OMP_NUM_THREADS=1 $(RUN)/python -m pytest --timeout=7200 tests/integration/test_bad_corpus.py \
+		tests/property/test_audio_border.py tests/property/test_manifest_readers.py tests/property/test_prompt_injection.py \
+		tests/property/test_yaml_allowlist.py tests/contracts/test_trust_mutations.py tests/fuzz
+	$(RUN)/pip install --quiet --disable-pip-version-check -e '.[fuzz]'
+	for target in audio manifest prompt yaml; do \
+		OMP_NUM_THREADS=1 $(RUN)/python tests/fuzz/fuzz_$$target.py -max_total_time=900 || exit 1; done
+
 lint: $(STAMP)  ## Style and errors, without changing anything
 	$(RUN)/ruff check .
 	$(RUN)/ruff format --check .

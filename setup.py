@@ -91,6 +91,7 @@ setup(
         # styletts2 0.1.6 pins transformers < 5 and never resolves beside the core: it is installed with --no-deps
         # beside these, as `make install` does.
         "styletts2": STYLETTS2,
+        "fuzz": ["atheris>=3,<4"],
         "dev": [*STYLETTS2, *KOKORO, *ASR, *QUANTIZED, *BERTSCORE, *SPEECH_METRICS, *DEMO, *SERVE, *TESTS],
     },
     entry_points={"console_scripts": ["es4r=es4r_toolkit.cli:main"]},

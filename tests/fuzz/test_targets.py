@@ -64,3 +64,18 @@ def test_seeds_and_what_lies_near_them_hold(target):
 def test_no_input_is_too_short(target):
     for data in (b"", *(bytes([byte]) for byte in range(256))):
         TARGETS[target](data)
+
+
+# Found by fuzz_audio.py: 63 bytes at 8002 Hz, to resample which took a second and half a gigabyte.
+ODD_RATE = (
+    b"\x00RIFF\xb6\x00\x00\x00WAVEfmt \x14\x00\x00\x001\x00\x01\x00B\x1f\x00\x00"
+    b"Y\x06\x00\x00A\x00\x00\x00\x02\x00@\x01fact\x00\x00\x00\x00\x00\x00P\x00data\x00\x00\x07TH\x92"
+)
+
+
+def test_a_small_recording_of_an_odd_rate_costs_little(monkeypatch):
+    def refuse(*arguments: object) -> None:
+        raise AssertionError(f"a kernel for {arguments[1:]}")
+
+    monkeypatch.setattr("torchaudio.functional.resample", refuse)
+    TARGETS["audio"](ODD_RATE)

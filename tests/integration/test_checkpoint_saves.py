@@ -211,12 +211,17 @@ def test_a_process_that_is_new_keeps_its_own_random_numbers(tmp_path, monkeypatc
 
 
 def test_a_switched_loss_is_named_where_a_run_goes_on(tmp_path, command):
-    run_recipe(command(tmp_path / "without", epochs=1))
+    run_recipe(command(tmp_path, epochs=1))
     with pytest.raises(SystemExit, match=r"CKPT.*: holds no emotion_head, and this run trains one; set losses as they"):
-        run_recipe(command(tmp_path / "without", epochs=2, emotion_weight=1))
-    run_recipe(command(tmp_path / "with", epochs=1, emotion_weight=1))
-    with pytest.raises(SystemExit, match=r"CKPT.*: holds emotion_head, and this run trains none; set losses as they"):
-        run_recipe(command(tmp_path / "with", epochs=2))
+        run_recipe(command(tmp_path, epochs=2, emotion_weight=1))
+
+
+def test_a_loss_that_was_switched_off_is_named_too(tmp_path):
+    checkpointer = checkpointer_of(tmp_path, 1.0)
+    checkpointer.add_recoverable("emotion_head", torch.nn.Linear(2, 2))
+    checkpointer.save_checkpoint()
+    with pytest.raises(ConfigError, match=r"CKPT.*: holds emotion_head, and this run trains none; set losses as they"):
+        value_in(tmp_path)
 
 
 def test_a_checkpoint_that_was_damaged_later_is_named(tmp_path):
