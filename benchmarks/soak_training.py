@@ -58,25 +58,28 @@ def main() -> None:
 
 def kills_at_random_moments(scratch: Path, command: Callable[..., list[str]], times: int) -> dict:
     """A run with dropout that is killed wherever it is, and started again until it ends; then another."""
-    whole, lost, moments = scratch / "whole", [], []
+    whole, lost, moments, number = scratch / "whole", [], [], 0
+    # The server has imported everything by the second run.
+    run_to_the_end(command(scratch / "first", epochs=1), scratch / "first")
     began = time.monotonic()
     run_to_the_end(command(whole, epochs=EPOCHS), whole)
     seconds = time.monotonic() - began
-    for number in range(times):
-        output = scratch / f"random{number}"
+    with tqdm(total=times, desc="random moments") as bar:
         while len(moments) < times:
-            run = start(command(output, epochs=EPOCHS), output)
-            time.sleep(random.uniform(0, seconds))
-            run.kill()
-            if run.processes[0].exitcode == 0:
-                break
-            log = output / "log.txt"
-            moments.append(log.read_text().splitlines()[-1] if log.is_file() else "before its first line")
-        run_to_the_end(command(output, epochs=EPOCHS), output)
-        lost += [f"run {number}: {name}" for name in differences(results(whole), results(output))]
-        if len(moments) == times:
-            break
-    return {"tried": "kill -9 at a random moment", "times": times, "lost": lost, "after": moments}
+            number += 1
+            output = scratch / f"random{number}"
+            while len(moments) < times:
+                run = start(command(output, epochs=EPOCHS), output)
+                time.sleep(random.uniform(0, seconds / 2))
+                run.kill()
+                if run.processes[0].exitcode == 0:
+                    break
+                log = output / "log.txt"
+                moments.append(log.read_text().splitlines()[-1] if log.is_file() else "before its first line")
+                bar.update()
+            run_to_the_end(command(output, epochs=EPOCHS), output)
+            lost += [f"run {number}: {name}" for name in differences(results(whole), results(output))]
+    return {"tried": "kill -9 at a random moment", "times": len(moments), "lost": lost, "after": moments}
 
 
 def kills_at_every_call_of_a_save(scratch: Path, command: Callable[..., list[str]]) -> dict:

@@ -19,7 +19,7 @@ from es4r_toolkit.checkpointing import begin_log_anew, log_epoch
 from es4r_toolkit.data.batch import DialogueBatch
 from es4r_toolkit.data.kept_batches import RandomNumbers
 from es4r_toolkit.data.order import SharedBatches
-from es4r_toolkit.errors import ConfigError, DialogueError, TrainingError
+from es4r_toolkit.errors import TrainingError
 from es4r_toolkit.lobes.emotion_head import UNLABELLED, EmotionHead
 from es4r_toolkit.lobes.pooling import AcrossTurnsNorm, StatisticsPooling
 from es4r_toolkit.losses import emotion_cross_entropy, response_cross_entropy, response_kl
@@ -88,22 +88,8 @@ class ES4RBrain(FiniteSteps, sb.Brain):
         return self.weighted(terms)
 
     def paths(self, batch: DialogueBatch) -> PathLogits:
-        """Both paths of a batch, or one where the other is not asked for.
-
-        Raises
-        ------
-        DialogueError
-            If a newest turn is longer than the speech encoder's window.
-        """
-        try:
-            return self.modules.pipeline(batch, text_path=self.hparams.losses["kl"] > 0)
-        except ConfigError as fault:
-            if fault.item != "newest turn":
-                raise
-            lengths = batch.wav_lens if batch.features is None else batch.features[1]
-            longest = int(lengths[batch.turns_per_dialogue.cumsum(0) - 1].argmax())
-            named = f"{batch.dialogues[longest].id}, newest turn"
-            raise DialogueError(named, fault.problem, f"{fault.mend}, or leave the dialogue out") from fault
+        """Both paths of a batch, or one where the other is not asked for."""
+        return self.modules.pipeline(batch, text_path=self.hparams.losses["kl"] > 0)
 
     def loss_terms(self, predictions: PathLogits, batch: DialogueBatch) -> dict[str, Tensor]:
         """The reply's cross-entropy, its divergence from the text path and the turns' emotions, by name."""

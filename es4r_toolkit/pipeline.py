@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from es4r_toolkit.data.batch import DialogueBatch
 from es4r_toolkit.data.heard import HeardTurn
 from es4r_toolkit.dialogue import Dialogue, Turn
-from es4r_toolkit.errors import BackendError, ContextError, DialogueError, require
+from es4r_toolkit.errors import BackendError, ConfigError, ContextError, DialogueError, require
 from es4r_toolkit.masks import frame_counts
 from es4r_toolkit.protocols import Recognizer
 from es4r_toolkit.stages.generation import Context, EmpatheticGeneration
@@ -175,12 +175,17 @@ class EmpathyPipeline(nn.Module):
         return next(self.parameters()).device
 
     def context(self, batch: DialogueBatch, return_attention: bool = False) -> Context:
-        """What the language model sees before the reply, in training, validation and generation."""
-        batch, speech = self.transcribed(batch), None
-        if self.generation.hears and batch.features is not None:
-            speech = self.understanding.listen(*batch.features, batch.turns_per_dialogue, batch.frames)
-        elif self.generation.hears:
-            speech = self.understanding(batch.waveforms, batch.wav_lens, batch.turns_per_dialogue)
+        """What the language model sees before the reply, in training, validation and generation.
+
+        Raises
+        ------
+        ContextError
+            If a dialogue is longer than what the language model can read.
+        DialogueError
+            If a newest turn is longer than the speech encoder's window, or its words are not known.
+        """
+        batch = self.transcribed(batch)
+        speech = self._heard(batch) if self.generation.hears else None
         try:
             return self.generation.context(self._prompts(batch), speech, return_attention)
         except ContextError as fault:
@@ -276,6 +281,19 @@ class EmpathyPipeline(nn.Module):
         if strange:
             raise BackendError(path, f"holds {strange[0]}, which this model has not", "name weights of the same model")
         _copy(saved, own, path)
+
+    def _heard(self, batch: DialogueBatch) -> SpeechStates:
+        try:
+            if batch.features is not None:
+                return self.understanding.listen(*batch.features, batch.turns_per_dialogue, batch.frames)
+            return self.understanding(batch.waveforms, batch.wav_lens, batch.turns_per_dialogue)
+        except ConfigError as fault:
+            if fault.item != "newest turn":
+                raise
+            lengths = batch.wav_lens if batch.features is None else batch.features[1]
+            longest = int(lengths[batch.turns_per_dialogue.cumsum(0) - 1].argmax())
+            named = f"{batch.dialogues[longest].id}, newest turn"
+            raise DialogueError(named, fault.problem, f"{fault.mend}, or leave the dialogue out") from None
 
     def _prompts(self, batch: DialogueBatch) -> list:
         return [self.generation.render(dialogue.history) for dialogue in batch.dialogues]

@@ -330,7 +330,8 @@ class _Picker:
         require(top_k >= 0, "top_k", top_k, "must not be negative; 0 is all")
         require(0 < top_p <= 1, "top_p", top_p, "must be above 0 and at most 1")
         require(repetition_penalty > 0, "repetition_penalty", repetition_penalty, "must be positive; 1 is none")
-        self.greedy, self.chosen = temperature == 0, None
+        # Below this, dividing by it overflows, and nothing but the likeliest is left anyway.
+        self.greedy, self.chosen = temperature < 1e-6, None
         steps = [RepetitionPenaltyLogitsProcessor(repetition_penalty)] if repetition_penalty != 1 else []
         if not self.greedy:
             steps.append(TemperatureLogitsWarper(float(temperature)))

@@ -69,7 +69,7 @@ class PocketsphinxRecognizer:
         """End the worker process; the next recording starts another."""
         # A process forked from the owner shares the pipes, and must leave them alone.
         if self._worker is not None and self._owner == os.getpid():
-            _stop(self._worker)
+            self._end()
         self._worker = None
 
     def _asked_twice(self, samples: bytes) -> str:
@@ -95,7 +95,7 @@ class PocketsphinxRecognizer:
             # Unbuffered, so that select tells of all that has come.
             self._worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
             self._owner = os.getpid()
-            weakref.finalize(self, _stop, self._worker)
+            self._end = weakref.finalize(self, _stop, self._worker)
         return self._worker
 
 

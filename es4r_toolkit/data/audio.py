@@ -276,7 +276,9 @@ def waveform_of(
     """
     import torch
 
-    array = samples.detach().cpu().float().numpy()
+    whole = isinstance(own_rate, int) and own_rate > 0
+    require(whole, "sample_rate", own_rate, "must be a positive whole number (Hz)")
+    array = torch.as_tensor(samples).detach().cpu().float().numpy()
     if array.ndim != 1 or not len(array):
         raise AudioError(name, f"is of shape {array.shape}", "give one channel of at least one sample, (samples,)")
     if not limits.min_sample_rate <= own_rate <= limits.max_sample_rate:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from es4r_toolkit.data.manifest import ManifestReport
-from es4r_toolkit.data.records import FieldError
+from es4r_toolkit.data.records import FieldError, Record
 from es4r_toolkit.data.responses import make_folder, write_text
+from es4r_toolkit.dialogue import Dialogue
 from es4r_toolkit.errors import ConfigError
 
 
@@ -32,8 +34,8 @@ def split_names(manifests: Sequence[Path]) -> dict[str, Path]:
 def write_clean(folder: Path, name: str, manifest: Path, report: ManifestReport) -> None:
     """Write ``<name>.clean.jsonl`` and, where anything was left out, ``<name>.rejects.jsonl``.
 
-    Records keep every field they had; paths of recordings become relative to the folder. A reject holds the reason
-    and its record, where the record could be read.
+    Records keep every field they had, and dialogues their ids; paths of recordings become relative to the folder. A
+    reject holds the reason and its record, where the record could be read.
 
     Raises
     ------
@@ -41,8 +43,8 @@ def write_clean(folder: Path, name: str, manifest: Path, report: ManifestReport)
         If they cannot be written.
     """
     make_folder(folder)
-    good = (moved(record.value, manifest.parent, folder) for record in report.records)
-    _write(folder / f"{name}.clean.jsonl", good)
+    good = list(zip(report.dialogues, report.records, strict=True))
+    _write(folder / f"{name}.clean.jsonl", moved(good, manifest.parent, folder))
     rejects = (
         {**vars(rejection), "record": None if isinstance(record.value, FieldError) else record.value}
         for rejection, record in zip(report.rejected, report.refused, strict=True)
@@ -52,12 +54,21 @@ def write_clean(folder: Path, name: str, manifest: Path, report: ManifestReport)
         _write(folder / f"{name}.rejects.jsonl", rejects)
 
 
-def moved(value: Mapping, source: Path, target: Path) -> dict:
-    """A good record of a manifest in one folder, with its recordings named from another."""
+def moved(good: Sequence[tuple[Dialogue, Record]], source: Path, target: Path) -> Iterator[dict]:
+    """Good dialogues of a manifest in one folder as the records of one in another.
+
+    Recordings are named from there, and a dialogue keeps its id: that of one of several of a conversation holds its
+    ``turn_id``, which would count for nothing where the others are left out.
+    """
     base = os.path.relpath(source, target)
-    turns = [_turn(turn, base) for turn in value["dialogue_history"]]
-    reply = value.get("response")
-    return {**value, "dialogue_history": turns, **({} if reply is None else {"response": _turn(reply, base)})}
+    left = Counter(str(record.value["conversation_id"]) for _, record in good)
+    for dialogue, record in good:
+        value = record.value
+        conversation = str(value["conversation_id"])
+        name = {} if left[conversation] > 1 or conversation == dialogue.id else {"conversation_id": dialogue.id}
+        turns = [_turn(turn, base) for turn in value["dialogue_history"]]
+        reply = {"response": _turn(value["response"], base)} if value.get("response") is not None else {}
+        yield {**value, **name, "dialogue_history": turns, **reply}
 
 
 def _turn(turn: Mapping, base: str) -> dict:
@@ -67,5 +78,14 @@ def _turn(turn: Mapping, base: str) -> dict:
 
 
 def _write(path: Path, lines: Iterable[Mapping]) -> None:
-    # A rejected record may hold half a character, which only ASCII can carry.
-    write_text(path, (json.dumps(line) + "\n" for line in lines))
+    write_text(path, (_json(line) + "\n" for line in lines))
+
+
+def _json(line: Mapping) -> str:
+    text = json.dumps(line, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        # A rejected record may hold half a character, which only ASCII can carry.
+        return json.dumps(line)
+    return text

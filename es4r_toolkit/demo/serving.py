@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -81,6 +82,9 @@ def serving(
         from es4r_toolkit.demo.recording import LIMITS
 
         page = build_page(models, examples)
+        border = Middleware(
+            Border, max_bytes=LIMITS.max_bytes, hosts=("localhost", host.lower(), socket.gethostname().lower())
+        )
         page.queue(api_open=False, max_size=WAITING, default_concurrency_limit=None)
         try:
             _, address, _ = page.launch(
@@ -91,7 +95,7 @@ def serving(
                 show_error=False,
                 share=False,
                 max_file_size=LIMITS.max_bytes,
-                app_kwargs={"middleware": [Middleware(Border, max_bytes=LIMITS.max_bytes)]},
+                app_kwargs={"middleware": [border]},
                 state_session_capacity=VISITS,
                 theme=theme(),
                 css=style(),

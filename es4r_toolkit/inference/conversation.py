@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from es4r_toolkit.data.audio import waveform_of
 from es4r_toolkit.data.batch import DialogueBatch
 from es4r_toolkit.data.heard import HeardTurn
 from es4r_toolkit.dialogue import LISTENER, ROLES, SPEAKER, Turn
-from es4r_toolkit.errors import require
+from es4r_toolkit.errors import DialogueError, ES4RError, require
 from es4r_toolkit.inference.model import SharedModel
 from es4r_toolkit.inference.reply import Reply
 from es4r_toolkit.inference.response import Clock, Response
@@ -23,7 +25,9 @@ from es4r_toolkit.inference.streaming import ReplyStream
 
 logger = logging.getLogger(__name__)
 
+NAME = "the conversation"
 Said = str | Path | Turn | tuple[Tensor, int]
+SaidTurn = tuple[Turn, Tensor | None]
 
 
 class Conversation:
@@ -32,7 +36,8 @@ class Conversation:
     What was computed of a turn is kept, and the language model reads what is
     new. Who says something while a reply is still on its way interrupts it:
     writing and speaking end, and the history holds what of the reply had been
-    given out by then.
+    given out by then. A turn that was not even heard by then is heard with the
+    next one.
 
     A dialogue longer than the speech encoder's window is heard without its
     oldest turns, as everywhere; one that the language model cannot read any
@@ -59,6 +64,7 @@ class Conversation:
         self.model = model
         self.forgotten = 0
         self._turns: list[HeardTurn] = []
+        self._unheard: list[SaidTurn] = []
         self._stream: ReplyStream | None = None
         self._saying = threading.RLock()
         llm = model.pipeline.generation.llm
@@ -83,7 +89,7 @@ class Conversation:
         Arguments
         ---------
         said : str, Path, Turn, or tuple of Tensor (samples,) and int
-            A recording, or a waveform and its sample rate (Hz).
+            A recording, or a waveform and its sample rate (Hz); a Turn brings its own role.
         text : str
             Its words; a recognizer writes them down where they are left out.
         role : str
@@ -98,14 +104,28 @@ class Conversation:
         """
         with self._saying:
             self.interrupt()
-            self._turns.append(self._heard(*self._as_turn(said, text, role), Clock()))
+            new = _NewTurns(self.model, self._turns, [*self._unheard, self._as_turn(said, text, role)], self.forgotten)
+            try:
+                new.hear(Clock())
+            except ES4RError:
+                self._unheard = new.without_the_faulty(self._unheard)
+                raise
+            self._turns, self._unheard = new.turns, []
 
     def respond(self, said: Said, text: str = "", **options: Any) -> Response:
-        """Say something and wait for the whole reply; arguments as for ``stream``."""
+        """Say something and wait for the whole reply; arguments as for ``stream``.
+
+        Raises
+        ------
+        DialogueError
+            If somebody interrupts it meanwhile.
+        """
         with self.stream(said, text, **options) as events:
             for _ in events:
                 pass
-            return events.response
+        if events.response is None:
+            raise DialogueError("the reply", "was interrupted", "use stream to keep what was given out by then")
+        return events.response
 
     def stream(self, said: Said, text: str = "", **options: Any) -> ReplyStream:
         """Say something, and get the reply as events.
@@ -124,9 +144,10 @@ class Conversation:
         """
         with self._saying:
             self.interrupt()
-            turn, waveform = self._as_turn(said, text, SPEAKER)
-            source = _NewTurn(self, turn, waveform)
-            self._stream = ReplyStream(Reply(self.model, source, **self._cache, **options), self._remember)
+            new = [*self._unheard, self._as_turn(said, text, SPEAKER)]
+            source = _NewTurns(self.model, self._turns, new, self.forgotten)
+            reply = Reply(self.model, source, **self._cache, **options)
+            self._stream = ReplyStream(reply, partial(self._remember, reply, source))
             return self._stream
 
     def interrupt(self) -> None:
@@ -134,49 +155,65 @@ class Conversation:
         if self._stream is not None:
             self._stream.cancel()
 
-    def _as_turn(self, said: Said, text: str, role: str) -> tuple[Turn, Tensor | None]:
+    def _as_turn(self, said: Said, text: str, role: str) -> SaidTurn:
         require(role in ROLES, "role", role, f"must be one of {', '.join(ROLES)}")
         if isinstance(said, Turn):
-            return said, None
+            return (replace(said, text=text) if text else said), None
         if isinstance(said, str | Path):
             return Turn(role, text, Path(said)), None
         return Turn(role, text), waveform_of(*said, self.model.sample_rate)
 
-    def _heard(self, turn: Turn, waveform: Tensor | None, clock: Clock) -> HeardTurn:
-        return self.model.hear([turn], [waveform], clock, "the conversation")[0]
-
-    def _remember(self, stream: ReplyStream) -> None:
-        """What was given out of a reply is part of the dialogue."""
+    def _remember(self, reply: Reply, source: _NewTurns, stream: ReplyStream) -> None:
+        """What was heard, and what was given out of the reply, is part of the dialogue."""
+        if stream.fault is not None:
+            self._unheard = source.without_the_faulty(self._unheard)
+            return
+        if not reply.is_understood:
+            # Who was interrupted before is heard with the next turn.
+            self._unheard = source.new
+            return
+        self._turns, self.forgotten, self._unheard = source.turns, source.forgotten, []
         given = stream.delivered
         if given:
             words = stream.response.text if stream.response else " ".join(chunk.text for chunk in given)
             spoken = torch.cat([chunk.waveform for chunk in given]), given[0].sample_rate
-            self._turns.append(self._heard(*self._as_turn(spoken, words, LISTENER), Clock()))
+            turn, waveform = self._as_turn(spoken, words, LISTENER)
+            self._turns += self.model.hear([turn], [waveform], Clock(), NAME)
 
 
-class _NewTurn:
-    """A conversation and a turn that is new to it, as the source of a reply."""
+class _NewTurns:
+    """A conversation as it will be once these turns are heard; the source of a reply."""
 
-    def __init__(self, talk: Conversation, turn: Turn, waveform: Tensor | None):
-        self.talk, self.turn, self.waveform = talk, turn, waveform
+    def __init__(self, model: SharedModel, turns: Sequence[HeardTurn], new: Sequence[SaidTurn], forgotten: int):
+        self.model, self.turns, self.new, self.forgotten = model, list(turns), list(new), forgotten
+        self.hearing: SaidTurn | None = None
 
-    @property
-    def forgotten(self) -> int:
-        return self.talk.forgotten
+    def hear(self, clock: Clock) -> None:
+        """Hear what is new, one turn after another."""
+        for said in self.new:
+            self.hearing = said
+            turn, waveform = said
+            self.turns += self.model.hear([turn], [waveform], clock, NAME)
+        self.hearing = None
+
+    def without_the_faulty(self, said: Sequence[SaidTurn]) -> list[SaidTurn]:
+        """Those of some turns that no fault was met in."""
+        return [one for one in said if one is not self.hearing]
 
     def batch(self, clock: Clock) -> DialogueBatch:
-        self.talk._turns.append(self.talk._heard(self.turn, self.waveform, clock))
+        """The conversation, heard."""
+        self.hear(clock)
         return self._whole()
 
     def shorter(self) -> DialogueBatch | None:
-        turns = self.talk._turns
-        gone = len(turns) // 4 or 1
-        if len(turns) == 1:
+        """The same without a quarter of its turns, the oldest."""
+        if len(self.turns) == 1:
             return None
-        del turns[:gone]
-        self.talk.forgotten += gone
+        gone = len(self.turns) // 4 or 1
+        del self.turns[:gone]
+        self.forgotten += gone
         logger.warning("the language model cannot read on: the %d oldest turns are forgotten", gone)
         return self._whole()
 
     def _whole(self) -> DialogueBatch:
-        return DialogueBatch.of_heard(["the conversation"], [self.talk._turns])
+        return DialogueBatch.of_heard([NAME], [self.turns])

@@ -110,7 +110,8 @@ def time_conversations(
                 talk = responder.conversation()
             before, seconds = len(talk), talk.seconds
             response = talk.respond(record(number), text, **options)
-            yield TimedTurn(before, round(seconds, 3), before + 1 - response.dropped_turns, response.timings)
+            heard = len(response.transcripts) - response.dropped_turns
+            yield TimedTurn(before, round(seconds, 3), heard, response.timings)
 
 
 def summary(timed: Sequence[TimedTurn]) -> dict[str, Any]:

@@ -56,7 +56,7 @@ class SharedModel:
         """The same model, its weights held once, with another voice."""
         own = self.pipeline
         synthesis = EmpatheticSynthesis(voice, own.synthesis.strategy, own.synthesis.style)
-        pipeline = EmpathyPipeline(own.understanding, own.generation, synthesis, own.recognizer)
+        pipeline = EmpathyPipeline(own.understanding, own.generation, synthesis, own.recognizer).to(own.device)
         other = SharedModel(pipeline, self.precision, self.feature_store)
         other._computing, other._recognizing = self._computing, self._recognizing
         return other
@@ -105,14 +105,20 @@ class SharedModel:
             if known is None
         }
         clock.lap("decoding")
-        with holding(self._recognizing):
-            written = {place: self.pipeline.write_down(turns[place], wave, of) for place, wave in waves.items()}
+        written = {place: self._written(turns[place], wave, of) for place, wave in waves.items()}
         clock.lap("recognition")
         with self.computing():
             for place, wave in waves.items():
                 heard[place] = self.pipeline.hear(written[place], wave, *self._kept(written[place], wave))
                 self.memory.keep(keys[place], heard[place])
         return heard
+
+    def _written(self, turn: Turn, waveform: Tensor, of: str) -> Turn:
+        if turn.is_written:
+            # Who brings the words waits for nobody's recognition.
+            return turn
+        with holding(self._recognizing):
+            return self.pipeline.write_down(turn, waveform, of)
 
     def _kept(self, turn: Turn, waveform: Tensor) -> tuple[Tensor | None, list[Tensor | None] | None]:
         """Log-mels and style of a recording from the store, which has them from now on; None for what it keeps not."""

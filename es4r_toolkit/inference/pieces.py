@@ -70,18 +70,19 @@ class Pieces:
 
     def __init__(self, unit: str = "sentence"):
         require(unit in UNITS, "unit", unit, f"must be one of {', '.join(UNITS)}")
-        self.unit, self._text, self._any = unit, "", False
+        self.unit, self._text, self._whole, self._any = unit, "", "", False
 
     def add(self, text: str) -> list[str]:
         """The pieces that are whole now."""
         self._text += text
+        self._whole += text
         *whole, self._text = self._cut(self._text)
         return self._spoken(whole)
 
     def rest(self) -> list[str]:
         """What is left at the end; a text without a word is given whole, for the voice to refuse."""
         left, self._text = self._text, ""
-        return self._spoken([left]) or ([left] if not self._any else [])
+        return self._spoken([left]) or ([] if self._any else [self._whole])
 
     def _cut(self, text: str) -> list[str]:
         parts, start = [], 0

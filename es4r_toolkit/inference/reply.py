@@ -14,6 +14,7 @@ from es4r_toolkit.inference.pieces import GrowingText, Pieces
 from es4r_toolkit.inference.response import Clock, Response, dropped_turns, explain, transcripts_of
 from es4r_toolkit.inference.streaming import AudioChunk, End, Event, Strategy, TextDelta, Timings, Transcript
 from es4r_toolkit.stages.generation import Context
+from es4r_toolkit.stages.synthesis import SpeechPlan
 
 
 class Source(Protocol):
@@ -80,6 +81,12 @@ class Reply:
         self.pieces = Pieces(unit)
         self.clock = Clock()
         self.spoken: list[AudioChunk] = []
+        self.plan: SpeechPlan | None = None
+
+    @property
+    def is_understood(self) -> bool:
+        """Whether the history was heard, and answering it has begun."""
+        return self.plan is not None
 
     def write(self) -> Generator[Event | str]:
         """Hear, decide, and write; as ``str`` each piece that can be spoken."""
@@ -89,11 +96,12 @@ class Reply:
             yield Transcript(place, **line)
         batch, context = self._context(batch)
         with self.model.computing():
-            (self.plan,) = pipeline.plan(batch, self.strategy)
+            (plan,) = pipeline.plan(batch, self.strategy)
             self.why = explain(pipeline, batch, context) if self.explained else None
-        self.transcripts, self.dropped = transcripts_of(batch), dropped_turns(context) + self.source.forgotten
+        self.transcripts, self.dropped = transcripts_of(batch), dropped_turns(context)
         self.clock.lap("understanding")
-        yield Strategy(self.plan)
+        self.plan = plan
+        yield Strategy(plan)
         yield from self._written(context)
 
     def speak(self, piece: str) -> AudioChunk:
@@ -120,6 +128,7 @@ class Reply:
                 dict(self.clock.laps),
                 voice.honours,
                 self.why,
+                self.source.forgotten,
             )
         )
 

@@ -8,10 +8,11 @@ from typing import Any
 
 from torch import Tensor
 
-from es4r_toolkit.data.audio import load_turn
+from es4r_toolkit.data.audio import load_turn, waveform_of
 from es4r_toolkit.data.batch import DialogueBatch
 from es4r_toolkit.data.heard import HeardTurn
 from es4r_toolkit.dialogue import Dialogue, Turn
+from es4r_toolkit.errors import ConfigError, require
 from es4r_toolkit.inference.conversation import Conversation
 from es4r_toolkit.inference.loading import load_pipeline
 from es4r_toolkit.inference.model import History, SharedModel
@@ -20,6 +21,8 @@ from es4r_toolkit.inference.response import Clock, Response, dropped_turns, expl
 from es4r_toolkit.inference.streaming import ReplyStream
 from es4r_toolkit.pipeline import EmpathyPipeline
 from es4r_toolkit.protocols import SpeechSynthesizer
+
+RUN_OPTS = {"device", "precision", "feature_store"}
 
 
 class EmpathyResponder:
@@ -93,7 +96,15 @@ class EmpathyResponder:
         """
         pipeline = load_pipeline(source, savedir, revision, trust_remote_code)
         options = {"device": "cpu", **(run_opts or {})}
-        return cls(pipeline.to(options.pop("device")), **options)
+        strange = sorted(options.keys() - RUN_OPTS)
+        require(not strange, "run_opts", strange, f"must be of {', '.join(sorted(RUN_OPTS))}")
+        device = options.pop("device")
+        try:
+            pipeline = pipeline.to(device)
+        except (RuntimeError, AssertionError) as fault:
+            reason = str(fault).strip().split("\n")[0][:200]
+            raise ConfigError("device", f"is {device!r}, where nothing can run ({reason})", "take cpu") from fault
+        return cls(pipeline, **options)
 
     def with_voice(self, voice: SpeechSynthesizer) -> EmpathyResponder:
         """The same model, its weights held once, with another voice."""
@@ -198,6 +209,8 @@ class EmpathyResponder:
         waveform : Tensor (samples,), optional
             At ``sample_rate``.
         """
+        if waveform is not None:
+            waveform = waveform_of(waveform, self.sample_rate, self.sample_rate, name="the turn")
         return self.model.hear([turn], [waveform], Clock(), "the turn")[0]
 
     def batch(self, dialogue: Dialogue) -> DialogueBatch:

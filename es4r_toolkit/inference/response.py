@@ -54,7 +54,7 @@ class Response:
         Role, text and source of each history turn: ``transcript``, or the
         name of the recognizer that wrote it down.
     dropped_turns : int
-        Oldest turns that the speech encoder's window had no room for.
+        Oldest turns of the history that the speech encoder's window had no room for.
     timings : dict of str to float
         Seconds by stage: decoding, recognition, understanding, generation,
         synthesis; of a stream, the segments of ``Timings``.
@@ -62,6 +62,8 @@ class Response:
         Which parts of the prosody the voice follows.
     explanation : Explanation or None
         Where it was asked for, and the model has such an attention.
+    forgotten_turns : int
+        Oldest turns that a conversation has let go for good, which are in its history no more.
     """
 
     text: str
@@ -73,6 +75,7 @@ class Response:
     timings: dict[str, float]
     honours: frozenset[str] = frozenset()
     explanation: Explanation | None = None
+    forgotten_turns: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """All but the sound and the explanation, as plain values."""
@@ -82,6 +85,7 @@ class Response:
             "honours": sorted(self.honours),
             "transcripts": self.transcripts,
             "dropped_turns": self.dropped_turns,
+            "forgotten_turns": self.forgotten_turns,
             "timings": self.timings,
             "notice": NOTICE,
         }

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import queue
 import threading
+import weakref
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -101,7 +103,10 @@ class ReplyStream(Iterator[Event]):
     ----------
     delivered : list of AudioChunk
         What its reader was given so far.
-    cancelled : bool
+    response : Response or None
+        The whole, once it was read to its end.
+    fault : BaseException or None
+        What the work failed by.
     """
 
     def __init__(self, work: Work, ended: Callable[[ReplyStream], None] | None = None):
@@ -109,14 +114,20 @@ class ReplyStream(Iterator[Event]):
         self._events: queue.SimpleQueue[Event | BaseException | None] = queue.SimpleQueue()
         self._pieces: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._cancellation = Cancellation()
-        self._closing = threading.Lock()
+        self._closing = threading.RLock()
         self._open = True
         self.delivered: list[AudioChunk] = []
         self.response: Response | None = None
+        self.fault: BaseException | None = None
         self._threads = [
             threading.Thread(target=self._run, args=(body,), name=f"reply {name}", daemon=True)
             for name, body in (("writer", self._write), ("voice", self._speak))
         ]
+        if not _open_streams:
+            # A process that ends while a thread computes would abort.
+            atexit.unregister(_cancel_all)
+            atexit.register(_cancel_all)
+        _open_streams.add(self)
         for thread in self._threads:
             thread.start()
 
@@ -127,17 +138,19 @@ class ReplyStream(Iterator[Event]):
 
     def __next__(self) -> Event:
         event = self._events.get() if self._open else None
-        if event is None or not self._open:
-            self._close()
+        with self._closing:
+            # What comes after the end of a reply that was cancelled is not given out.
+            event = event if self._open else None
+            if isinstance(event, AudioChunk):
+                self.delivered.append(event)
+            if isinstance(event, End):
+                self.response = event.response
+            if event is None or isinstance(event, End | BaseException):
+                self._close()
+        if event is None:
             raise StopIteration
         if isinstance(event, BaseException):
-            self._close()
             raise event
-        if isinstance(event, AudioChunk):
-            self.delivered.append(event)
-        if isinstance(event, End):
-            self.response = event.response
-            self._close()
         return event
 
     def __enter__(self) -> ReplyStream:
@@ -156,6 +169,7 @@ class ReplyStream(Iterator[Event]):
             if not self._open:
                 return
             self._open = False
+            _open_streams.discard(self)
             for thread in self._threads:
                 thread.join()
             # Who waits for the next event is woken.
@@ -170,6 +184,7 @@ class ReplyStream(Iterator[Event]):
             except Cancelled:
                 pass
             except BaseException as fault:
+                self.fault = fault
                 self._cancellation.cancel()
                 self._events.put(fault)
 
@@ -193,3 +208,11 @@ class ReplyStream(Iterator[Event]):
         self._cancellation.check()
         for event in self._work.end():
             self._events.put(event)
+
+
+_open_streams: weakref.WeakSet[ReplyStream] = weakref.WeakSet()
+
+
+def _cancel_all() -> None:
+    for stream in list(_open_streams):
+        stream.cancel()

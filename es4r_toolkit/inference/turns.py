@@ -23,7 +23,7 @@ class TurnMemory:
     Arguments
     ---------
     seconds : float
-        Of speech that it holds at most; an hour of 80 mels takes 115 MB.
+        Of speech that it holds at most, a turn counting for a second at least; an hour of 80 mels takes 115 MB.
     """
 
     def __init__(self, seconds: float = SECONDS):
@@ -50,10 +50,10 @@ class TurnMemory:
         with self._lock:
             if key in self._turns:
                 return
-            self._turns[key], self._held = heard, self._held + heard.seconds
+            self._turns[key], self._held = heard, self._held + _cost(heard)
             while self._held > self.seconds and len(self._turns) > 1:
                 _, oldest = self._turns.popitem(last=False)
-                self._held -= oldest.seconds
+                self._held -= _cost(oldest)
 
 
 def key_of(turn: Turn, waveform: Tensor | None) -> Hashable:
@@ -73,4 +73,10 @@ def key_of(turn: Turn, waveform: Tensor | None) -> Hashable:
         found = turn.audio.stat()
     except OSError:
         raise AudioError(turn.audio, "does not exist", "correct the path, or put the recording there") from None
-    return str(turn.audio.resolve()), found.st_size, found.st_mtime_ns, turn.start, turn.stop, turn.is_written
+    # The last two cannot be set back by who copies one file over another.
+    version = found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
+    return str(turn.audio.resolve()), version, turn.start, turn.stop, turn.is_written
+
+
+def _cost(heard: HeardTurn) -> float:
+    return max(heard.seconds, 1.0)

@@ -77,6 +77,7 @@ def create_app(
         # Nothing of a request goes to a tracer that happens to be installed.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
+    app.state.limits = limits
     app.include_router(_routes(responder, limits, desk, metrics))
     for kind, handler in ((Fault, _refuse), (HTTPException, _refuse_http), (Exception, _fail)):
         app.add_exception_handler(kind, handler)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import logging
 from collections.abc import Mapping
 from urllib.parse import quote
 
@@ -21,6 +22,8 @@ from es4r_toolkit.inference.response import plan_as_dict
 from es4r_toolkit.serving.faults import Fault
 from es4r_toolkit.serving.reading import Asked, read_dialogue
 from es4r_toolkit.serving.replying import Replies, while_connected
+
+logger = logging.getLogger(__name__)
 
 JSON, WAV, EVENTS = "application/json", "audio/wav", "text/event-stream"
 FORMS = (JSON, WAV, EVENTS)
@@ -121,9 +124,12 @@ class Reply(Response):
 
         try:
             await self.replies.make(asked, emit)
-        except Fault as fault:
+        except Exception as error:
             if not begun:
                 raise
+            fault = error if isinstance(error, Fault) else Fault.internal()
+            if fault is not error:
+                logger.exception("a reply failed")
             scope["es4r.reason"] = fault.code
             # Whoever does not read what came before would hold this request for ever.
             with anyio.move_on_after(LAST_WORD):

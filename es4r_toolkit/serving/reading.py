@@ -12,6 +12,7 @@ from typing import TypeVar
 import anyio
 from anyio import to_thread
 from pydantic import ValidationError
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
@@ -97,6 +98,7 @@ def _from_json(body: bytes, limits: Limits) -> tuple[UploadedDialogue, list[Reco
 
 
 async def _read_multipart(request: Request, limits: Limits) -> tuple[UploadedDialogue, list[Recording]]:
+    _check_charset(request.headers["content-type"])
     try:
         form = await _InMemory(
             request.headers,
@@ -113,6 +115,14 @@ async def _read_multipart(request: Request, limits: Limits) -> tuple[UploadedDia
         return await _from_form(form, limits)
     finally:
         await form.close()
+
+
+def _check_charset(content_type: str) -> None:
+    # By any other, names of parts would be read as what they are not.
+    _, options = parse_options_header(content_type)
+    charset = options.get(b"charset", b"utf-8").decode("latin-1")
+    if charset.lower() != "utf-8":
+        raise Fault("malformed", "Content-Type", f"names the charset {charset}", "encode the body as UTF-8")
 
 
 class _InMemory(MultiPartParser):

@@ -101,6 +101,7 @@ class ReplyOut(BaseModel):
     honours: list[str] = Field(description="Which parts of the prosody the voice follows.")
     transcripts: list[TranscriptOut]
     dropped_turns: int = Field(description="Oldest turns that the model's window had no room for.")
+    forgotten_turns: int = Field(description="0: each request brings its whole dialogue.")
     timings: dict[str, float] = Field(description="Seconds, one after another without a gap.")
     notice: str
     sample_rate: int = Field(description="Hz.")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import socket
+from functools import partial
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from es4r_toolkit.errors import ConfigError
 
@@ -61,6 +65,7 @@ def server_of(app: FastAPI, grace: float = 10.0) -> uvicorn.Server:
     Arguments
     ---------
     app : FastAPI
+        Of ``create_app``.
     grace : float
         Seconds that replies under way have to end, once it is told to stop; then they are cancelled.
     """
@@ -75,10 +80,51 @@ def server_of(app: FastAPI, grace: float = 10.0) -> uvicorn.Server:
         ws="none",
         lifespan="on",
         loop="asyncio",
-        http="h11",
+        http=partial(Patience, app.state.limits.upload_seconds),
         h11_max_incomplete_event_size=HEADER_BYTES,
         limit_concurrency=CONNECTIONS,
         timeout_keep_alive=5,
         timeout_graceful_shutdown=grace,
     )
     return uvicorn.Server(config)
+
+
+class Patience(H11Protocol):
+    """A connection that is closed where the head of its first or next request does not come to its end in time.
+
+    Arguments
+    ---------
+    seconds : float
+    options
+        Of uvicorn.
+    """
+
+    def __init__(self, seconds: float, **options: Any):
+        super().__init__(**options)
+        self.seconds = seconds
+        self._deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        """Begin to wait for the first request."""
+        super().connection_made(transport)
+        self._wait()
+
+    def on_response_complete(self) -> None:
+        """Begin to wait for the next request."""
+        self._wait()
+        super().on_response_complete()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Wait no more."""
+        self._deadline.cancel()
+        super().connection_lost(error)
+
+    def _wait(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._deadline = self.loop.call_later(self.seconds, self._give_up, self.cycle)
+
+    def _give_up(self, last: object) -> None:
+        # A request whose head is whole has a cycle of its own, and its body a limit of its own.
+        if self.cycle is last:
+            self.transport.close()

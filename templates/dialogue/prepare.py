@@ -78,9 +78,9 @@ def prepare(
         place = f"{source.name}, {place_of(source, one.line)} ({one.item})"
         work.leave_out(place, FieldError(one.field, one.problem, one.mend))
     splits = _own_splits(report.dialogues) or _drawn(report, split_by, valid_share, test_share, seed)
-    for dialogue, record in zip(report.dialogues, report.records):
-        split = splits[dialogue.id]
-        work.samples[split].append(moved(record.value, source.parent, work.target) | {"split": split})
+    for split in SPLITS:
+        good = [pair for pair in zip(report.dialogues, report.records) if splits[pair[0].id] == split]
+        work.samples[split] = [record | {"split": split} for record in moved(good, source.parent, work.target)]
     work.write()
     for remark in inspect({"corpus": report}):
         print(f"worth a look: {remark.kind}: {remark.item}: {remark.seen}; {remark.mend}")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+
 import numpy as np
 import pytest
 import soundfile
@@ -11,7 +14,7 @@ from es4r_toolkit.backends.espeak import EspeakSynthesizer
 from es4r_toolkit.data.batch import DialogueBatch
 from es4r_toolkit.data.manifest import read_manifest
 from es4r_toolkit.dialogue import LISTENER, SPEAKER, Dialogue, Turn
-from es4r_toolkit.errors import AudioError, BackendError, ConfigError, DialogueError
+from es4r_toolkit.errors import AudioError, BackendError, ConfigError, ContextError, DialogueError
 from es4r_toolkit.inference import EmpathyResponder, End
 from es4r_toolkit.inference.model import SharedModel
 from es4r_toolkit.inference.response import Clock
@@ -251,6 +254,69 @@ def test_what_cannot_be_heard_leaves_the_conversation_as_it_was(responder, tmp_p
     assert talk.respond(said(1), "It was my first one.").text
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{"strategy": "shout"}, {"temperature": -1}, {"warmth": 3}, {"unit": "page"}],
+    ids=["strategy", "temperature", "unknown", "unit"],
+)
+def test_an_option_that_is_refused_leaves_the_conversation_as_it_was(responder, options):
+    talk = responder.conversation()
+    talk.respond(said(0), "I lost my job.")
+    with pytest.raises((ConfigError, TypeError)):
+        talk.respond(said(1), "It was my first one.", **options)
+    assert len(talk) == 2
+
+
+def test_a_turn_that_no_model_can_read_costs_the_conversation_nothing(responder):
+    talk = responder.conversation()
+    for index in range(3):
+        talk.respond(said(index), f"This is turn {index}.")
+    with pytest.raises(ContextError):
+        talk.respond(said(3), "word " * 20_000)
+    with pytest.raises(DialogueError, match="the conversation, newest turn: takes 3500 frames"):
+        talk.respond((torch.from_numpy(tone(0, 280.0)), RATE), "A speech.")
+    assert (len(talk), talk.forgotten) == (6, 0)
+
+
+def test_a_tiny_temperature_is_greedy(responder, dialogue):
+    assert responder.respond(dialogue, temperature=1e-40).text == responder.respond(dialogue, temperature=0).text
+
+
+def test_one_recording_in_the_place_of_another_is_heard_anew_whatever_its_date_says(responder, tmp_path):
+    turn = tmp_path / "turn.wav"
+    heard = []
+    for index in range(2):
+        copy = tmp_path / f"{index}.wav"
+        soundfile.write(copy, tone(index), RATE)
+        os.utime(copy, (1e9, 1e9))
+        shutil.copy2(copy, turn)
+        heard.append(responder.hear(Turn(SPEAKER, "Hello.", turn)))
+    assert not torch.equal(heard[0].features, heard[1].features)
+
+
+def test_what_is_no_waveform_is_named(responder):
+    talk = responder.conversation()
+    for bad, fault in (((np.zeros((2, 800)), RATE), AudioError), ((np.zeros(800), "16000"), ConfigError)):
+        with pytest.raises(fault):
+            talk.respond(bad, "Hello.")
+    with pytest.raises(AudioError, match="NaN"):
+        responder.hear(Turn(SPEAKER, "Hello."), torch.full((800,), torch.nan))
+    assert talk.respond((tone(0), RATE), "I lost my job.").text
+
+
+def test_a_turn_brings_its_role_and_takes_the_words_that_are_given(responder, dialogue):
+    talk = responder.conversation()
+    talk.listen(dialogue.history[1], "Oh no.")
+    assert (talk.turns[0].role, talk.turns[0].text) == (LISTENER, "Oh no.")
+
+
+def test_unknown_devices_and_options_are_named():
+    with pytest.raises(ConfigError, match=r"run_opts: got \['threads'\]; must be of device, feature_store, precision"):
+        EmpathyResponder.from_hparams(run_opts={"threads": 2})
+    with pytest.raises(ConfigError, match="device: is 'cudda', where nothing can run"):
+        EmpathyResponder.from_hparams(run_opts={"device": "cudda"})
+
+
 def test_a_turn_without_words_or_sound_is_named(responder):
     talk = responder.conversation()
     with pytest.raises(AudioError, match="a turn of the speaker: has no recording"):
@@ -267,7 +333,7 @@ def test_a_conversation_past_the_language_model_forgets_its_oldest_turns(respond
     words = "I do not know what to do about it and I am tired. " * 12
     forgotten = []
     for index in range(9):
-        forgotten.append(talk.respond(said(index % 3), f"{index}. {words}").dropped_turns)
+        forgotten.append(talk.respond(said(index % 3), f"{index}. {words}").forgotten_turns)
     assert forgotten[0] == 0
     assert forgotten[-1] > 0
     assert forgotten == sorted(forgotten)

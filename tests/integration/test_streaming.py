@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -12,17 +14,20 @@ import soundfile
 import torch
 from torch import Tensor, nn
 
+from es4r_toolkit.cancelling import end_if_cancelled
 from es4r_toolkit.dialogue import LISTENER, SPEAKER, Dialogue, Turn
-from es4r_toolkit.errors import BackendError
+from es4r_toolkit.errors import BackendError, DialogueError
 from es4r_toolkit.inference import (
     AudioChunk,
     EmpathyResponder,
     End,
+    ReplyStream,
     Strategy,
     TextDelta,
     Timings,
     Transcript,
 )
+from es4r_toolkit.inference.reply import Reply, WholeDialogue
 from es4r_toolkit.protocols import NEUTRAL
 
 pytest.importorskip("espeakng_loader", reason="the espeak extra is not installed: pip install 'es4r-toolkit[espeak]'")
@@ -249,6 +254,87 @@ def test_a_reply_of_which_nothing_was_heard_is_not_in_the_history(responder):
     talk.listen((torch.from_numpy(tone(1)), RATE), "Hello?")
     assert [turn.role for turn in talk.turns] in ([SPEAKER], [SPEAKER, SPEAKER])
     assert talk.turns[-1].text == "Hello?"
+
+
+class SlowRecognizer:
+    """Takes its time over every recording, as long as nobody calls it off."""
+
+    name = identity = "slow"
+    sample_rate = RATE
+
+    def __init__(self) -> None:
+        self.begun = threading.Event()
+
+    def transcribe(self, waveform: Tensor) -> str:
+        self.begun.set()
+        for _ in range(100):
+            time.sleep(STEP)
+            end_if_cancelled()
+        return "I was heard."
+
+
+@pytest.fixture
+def slow(responder, monkeypatch) -> SlowRecognizer:
+    recognizer = SlowRecognizer()
+    monkeypatch.setattr(responder.pipeline, "recognizer", recognizer)
+    return recognizer
+
+
+def test_who_brings_the_words_waits_for_nobodys_recognition(responder, slow):
+    listening = responder.conversation().stream((torch.from_numpy(tone(1)), RATE))
+    assert slow.begun.wait(10)
+    talk = responder.conversation()
+    assert took(lambda: talk.respond((torch.from_numpy(tone(2)), RATE), "I lost my job.")) < 1.5
+    reply = talk.stream((torch.from_numpy(tone(0)), RATE), "It was my first one.")
+    next(event for event in reply if isinstance(event, AudioChunk))
+    assert took(talk.interrupt) < AT_ONCE * 3  # what was given out is heard too
+    assert took(listening.cancel) < AT_ONCE
+
+
+def test_who_is_interrupted_before_being_heard_is_heard_with_the_next_turn(responder, slow):
+    talk = responder.conversation()
+    talk.stream((torch.from_numpy(tone(0)), RATE))
+    assert slow.begun.wait(10)
+    talk.interrupt()
+    assert len(talk) == 0
+    slow.transcribe = lambda _: "So I was sitting there."
+    talk.respond((torch.from_numpy(tone(1)), RATE), "And then he left.")
+    assert [turn.text for turn in talk.turns][:2] == ["So I was sitting there.", "And then he left."]
+
+
+def test_who_waits_for_a_reply_is_told_of_an_interruption(responder, unhurried):
+    talk = responder.conversation()
+    told = []
+
+    def ask() -> None:
+        with pytest.raises(DialogueError, match="the reply: was interrupted"):
+            talk.respond((torch.from_numpy(tone(0)), RATE), "I lost my job.")
+        told.append(True)
+
+    waiting = threading.Thread(target=ask)
+    waiting.start()
+    time.sleep(0.3)
+    talk.interrupt()
+    waiting.join(5)
+    assert told == [True]
+
+
+def test_a_callback_may_cancel_what_has_ended(responder, dialogue):
+    work = Reply(responder.model, WholeDialogue(responder.model, dialogue))
+    assert isinstance(list(ReplyStream(work, lambda stream: stream.cancel()))[-1], End)
+
+
+def test_a_process_that_ends_in_the_middle_of_a_reply_ends_well(dialogue):
+    script = f"""
+from pathlib import Path
+from es4r_toolkit.dialogue import Turn
+from es4r_toolkit.inference import EmpathyResponder
+turn = Path({str(dialogue.history[0].audio)!r})
+stream = EmpathyResponder.from_hparams().conversation().stream(turn, "I lost my job.")
+print(type(next(stream)).__name__)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout) == (0, "Transcript\n"), done.stderr
 
 
 def test_several_threads_get_what_each_would_get_alone(responder, dialogue):

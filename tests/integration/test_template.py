@@ -27,6 +27,7 @@ COMMANDS = [
 ]
 SAID = ["I failed my exam.", "Oh no. What happened?", "I was too tired to think.", "That must have been hard."]
 GOOD = 12
+HALF = "Gespräch 16_1"  # all that is left of its conversation
 BAD = {
     "Gespräch 12_1": "response.audio_path 'wav/Käthe_Müßig_12_1.wav' declares 19200 bytes of samples and holds 8956",
     "Gespräch 12_3": "dialogue_history[1].audio_path 'wav/Käthe_Müßig_12_1.wav' declares 19200 bytes of samples and "
@@ -35,6 +36,7 @@ BAD = {
     "Gespräch 13_3": "dialogue_history[0].audio_path 'wav/Käthe_Müßig_13_0.wav' does not exist",
     "Gespräch 14": "turn 2 stands in line 60 too",
     "Gespräch 15": "dialogue_history[1].role is 'agent'",
+    "Gespräch 16_3": "response.audio_path 'wav/Käthe_Müßig_16_3.wav' does not exist",
 }
 HEADER = "dialogue_id,turn,role,text,wav,speaker_id"
 
@@ -57,7 +59,7 @@ def project(tmp_path_factory) -> Path:
     folder = root / "calls"
     (folder / "wav").mkdir(parents=True)
     rows = [HEADER]
-    for number in range(GOOD + 4):
+    for number in range(GOOD + 5):
         name = f"Gespräch {number}"
         for turn, (role, text) in enumerate(zip(["speaker", "listener"] * 2, SAID)):
             wav = f"wav/Käthe_Müßig_{number}_{turn}.wav"
@@ -68,6 +70,7 @@ def project(tmp_path_factory) -> Path:
     whole = folder / f"wav/Käthe_Müßig_{GOOD}_1.wav"
     whole.write_bytes(whole.read_bytes()[:9000])  # cut short
     (folder / f"wav/Käthe_Müßig_{GOOD + 1}_0.wav").unlink()  # missing
+    (folder / f"wav/Käthe_Müßig_{GOOD + 4}_3.wav").unlink()  # missing, of one of two replies
     rows.append(f'Gespräch {GOOD + 2},2,speaker,"Once more.",wav/Käthe_Müßig_0_0.wav,sprecher0')  # a number twice
     rows = [row.replace(f"Gespräch {GOOD + 3},1,listener", f"Gespräch {GOOD + 3},1,agent") for row in rows]
     rows = [row.replace('"I failed my exam."', "") if row.startswith("Gespräch 1,") else row for row in rows]
@@ -93,10 +96,13 @@ def test_the_readme_alone_leads_from_a_folder_to_a_spoken_reply(project):
     looked = run(project, validate)
     assert looked.returncode == 1, looked.stderr
     # Each conversation has two replies, and so gives two dialogues.
-    assert f"{2 * GOOD} good, {len(BAD)} rejected" in looked.stdout, looked.stdout
+    assert f"{2 * GOOD + 1} good, {len(BAD)} rejected" in looked.stdout, looked.stdout
     rejects = lines_of(project / "results/Mine/checked/calls.rejects.jsonl")
     assert {line["item"]: f"{line['field']} {line['problem']}" for line in rejects} == BAD
     assert (project / "results/Mine/checked/report.html").is_file()
+    clean = read_manifest(project / "results/Mine/checked/calls.clean.jsonl", need_text=False)
+    names = {dialogue.id for dialogue in clean.dialogues}
+    assert HALF in names
 
     trained = run(project, train)
     assert trained.returncode == 0, trained.stderr[-3000:]
@@ -105,10 +111,10 @@ def test_the_readme_alone_leads_from_a_folder_to_a_spoken_reply(project):
     assert {re.search(r"\((.*)\)", line["place"])[1] for line in left_out} == set(BAD)
     assert all(line["problem"] and line["mend"] for line in left_out)
     kept = {split: read_manifest(manifests / f"{split}.jsonl", need_text=False) for split in ("train", "valid", "test")}
-    sizes = {split: len(report.dialogues) for split, report in kept.items()}
-    assert sum(sizes.values()) == 2 * GOOD, "nothing else is lost"
-    conversations = [{line["conversation_id"] for line in lines_of(manifests / f"{split}.jsonl")} for split in sizes]
-    assert sum(map(len, conversations)) == len(set().union(*conversations)) == GOOD
+    ids = [dialogue.id for report in kept.values() for dialogue in report.dialogues]
+    assert sorted(ids) == sorted(names), "nothing else is lost, and nothing is renamed"
+    conversations = [{line["conversation_id"] for line in lines_of(manifests / f"{split}.jsonl")} for split in kept]
+    assert sum(map(len, conversations)) == len(set().union(*conversations)) == GOOD + 1
     (heard,) = lines_of(project / "results/Mine/transcripts.jsonl")
     assert heard["audio"].endswith("Käthe_Müßig_1_0.wav"), "the one turn without a text"
 
@@ -116,7 +122,7 @@ def test_the_readme_alone_leads_from_a_folder_to_a_spoken_reply(project):
     assert answered.returncode == 1, "the bad ones are named here too"
     answers = [path.parent.name for path in (project / "results/Mine/answers").glob("*/response.wav")]
     # Whom nobody answered can be answered too: the response of a dialogue is not needed, but one that is there is read.
-    assert len(answers) == 2 * GOOD
+    assert len(answers) == 2 * GOOD + 1
     spoken, _ = soundfile.read(project / "results/Mine/answers" / answers[0] / "response.wav")
     assert np.abs(spoken).max() > 0.01
     reply = json.loads((project / "results/Mine/answers" / answers[0] / "response.json").read_text())

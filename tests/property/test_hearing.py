@@ -8,7 +8,7 @@ from comparisons import LENGTHS, SWITCHES, assert_same, few, rows, spoken, valid
 from hypothesis import given
 from hypothesis import strategies as st
 
-from es4r_toolkit.errors import ConfigError
+from es4r_toolkit.errors import DialogueError
 from es4r_toolkit.masks import frame_counts, relative_lengths
 
 
@@ -80,7 +80,7 @@ def test_only_the_norm_takes_out_what_all_turns_of_a_dialogue_share(make_pipelin
 
 
 def test_a_newest_turn_that_passes_the_window_is_refused_not_cut(cached_pipeline, make_batch):
-    with pytest.raises(ConfigError, match="newest turn: takes 113 frames"):
+    with pytest.raises(DialogueError, match="0, newest turn: takes 113 frames"):
         cached_pipeline("plus").context(make_batch([[500, 72000]]))
 
 

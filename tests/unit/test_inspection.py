@@ -198,6 +198,26 @@ def test_checking_the_cleaned_manifest_again_finds_nothing_and_leaves_no_rejects
     assert not (folder / "again" / "all.clean.rejects.jsonl").exists()
 
 
+def test_a_dialogue_keeps_its_id_where_no_other_of_its_conversation_is_left(folder):
+    entries = [
+        dialogue("Gespräch-5", turn_id="1"),
+        dialogue("Gespräch-5", "wav/none.wav", turn_id="3"),
+        *(dialogue("6", turn_id=turn) for turn in ("1", "3")),
+        dialogue("7", turn_id="1"),
+    ]
+    before = run(write(folder / "all.jsonl", *entries), "--json", "--output", folder / "checked")
+    after = run(folder / "checked" / "all.clean.jsonl", "--json")
+    ids = ["Gespräch-5_1", "6_1", "6_3", "7"]
+    assert [json.loads(result.stdout)["good"] for result in (before, after)] == [ids, ids]
+
+
+def test_letters_are_written_as_they_are_and_half_ones_escaped(folder):
+    run(write(folder / "all.jsonl", dialogue("Käthe"), dialogue("Müßig \ud83d")), "--output", folder)
+    assert '"Käthe"' in (folder / "all.clean.jsonl").read_text(encoding="utf-8")
+    (reject,) = (folder / "all.rejects.jsonl").read_text(encoding="utf-8").splitlines()
+    assert json.loads(reject)["record"]["conversation_id"] == "Müßig \ud83d"
+
+
 def test_two_manifests_of_one_name_are_refused(folder):
     (folder / "other").mkdir()
     result = run(write(folder / "a.jsonl", dialogue("1")), write(folder / "other" / "a.jsonl", dialogue("2")))
