@@ -111,7 +111,7 @@ def print_metrics(metrics: dict[str, object]) -> None:
 def _print_comparison(comparison: dict[str, object]) -> None:
     """Two systems side by side, and by how much they differ."""
     width = max(14, *(len(metric) for metric in comparison["metrics"]))
-    typer.echo(f"{'':<{width}} {'this':>8} {'other':>8} {'less':>8}  of {comparison['paired']} dialogues of both")
+    typer.echo(f"{'':<{width}} {'this':>8} {'other':>8} {'diff.':>8}  of {comparison['paired']} dialogues of both")
     for metric, row in comparison["metrics"].items():
         numbers = f"{row['first']:>8.4f} {row['second']:>8.4f} {row['difference']:>+8.4f}"
         typer.echo(f"{one_line(metric):<{width}} {numbers}  {_between(row['interval'])}  p {row['p']:.4f}")

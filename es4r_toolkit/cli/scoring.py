@@ -25,12 +25,13 @@ def evaluate(
     predictions: Annotated[
         Path | None,
         typer.Argument(
-            help="A .jsonl file; each line has response and reference. May be left out with --speech.",
-            show_default="predictions.jsonl of --speech",
+            help="Lines of response and reference: a .jsonl file, or a folder that has predictions.jsonl.",
+            show_default="those of --speech",
         ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(help="Folder for metrics.json.", show_default="that of the predictions")
+        Path | None,
+        typer.Option(help="Folder for metrics.json and report.html.", show_default="that of the predictions"),
     ] = None,
     slots: Annotated[
         Path | None, typer.Option(help="Slot table.", show_default="slots.json beside the predictions")
@@ -43,7 +44,8 @@ def evaluate(
         ),
     ] = None,
     compare: Annotated[
-        Path | None, typer.Option(help="Another system's predictions on the same dialogues.", show_default="none")
+        Path | None,
+        typer.Option(help="Another system's predictions on the same dialogues, as PREDICTIONS.", show_default="none"),
     ] = None,
     bertscore: Annotated[
         str | None, typer.Option(help="Model for BERTScore: a folder, or a hub name such as roberta-large.")
@@ -92,10 +94,11 @@ def evaluate(
       es4r evaluate --speech answers --recognizer openai/whisper-small --published
       es4r evaluate --speech ours --compare-speech theirs
     """
+    from es4r_toolkit.data.predictions import predictions_in
     from es4r_toolkit.data.responses import PREDICTIONS, make_folder, write_json
 
     _check_usage(predictions, bertscore, bertscore_layer, speech, compare_speech, recognizer, language, mos)
-    path, notes = predictions, []
+    path, notes = None if predictions is None else predictions_in(predictions), []
     if path is None and (speech / PREDICTIONS).is_file():
         path = speech / PREDICTIONS
     elif path is None:
@@ -106,6 +109,7 @@ def evaluate(
     source = path or speech
     folder = output or (source if source.is_dir() else source.parent)
     if path is not None:
+        compare = None if compare is None else predictions_in(compare)
         texts = _texts(path, slots, representations, compare, bertscore, bertscore_layer, bertscore_revision, device)
         metrics, shown = texts.metrics, texts.examples
         left_out, notes = _rejected(texts, path, representations), [*notes, *texts.notes]

@@ -134,20 +134,16 @@ def _speaks(predictions: Path) -> bool:
 
 
 def _compare(spoken: Spoken, first: SpeechEvaluation, second: SpeechEvaluation, source: Path) -> None:
+    from es4r_toolkit.metrics.comparison import unpaired
     from es4r_toolkit.metrics.speech_comparison import compare_speech
 
     spoken.notes += [f"{source}: {note}" for note in second.notes]
     if second.rejected:
-        spoken.notes.append(f"{source}: {len(second.rejected)} replies are left out, the first: {second.rejected[0]}")
+        spoken.notes.append(f"{source}: replies left out: {len(second.rejected)}, the first: {second.rejected[0]}")
     if not second.replies:
         return
     found = compare_speech(first.replies, second.replies)
-    alone = {"this system": found.only_first, str(source): found.only_second}
-    spoken.notes += [
-        f"{count} spoken replies are of {system} alone, and are not compared"
-        for system, count in alone.items()
-        if count
-    ]
+    spoken.notes += unpaired({"the speech of this system": found.only_first, str(source): found.only_second})
     spoken.metrics["other_speech"] = second.metrics
     spoken.metrics["speech_comparison"] = {"other": str(source), **found.as_dict()}
     spoken.replies[source] = second.replies

@@ -30,8 +30,8 @@ def latency(
 ) -> None:
     """Time a conversation: from the end of a turn to the first sound of the reply, and where the time goes.
 
-    The speaker's turns are spoken by espeak-ng, each a file that was never heard before. With the defaults the last
-    turns of a conversation fill the speech encoder's window.
+    The speaker's turns are spoken by espeak-ng, each a file that was never heard before. With the defaults and the
+    shipped model the history comes near the end of the speech encoder's window.
 
     \b
     Example:

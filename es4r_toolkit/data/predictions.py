@@ -16,6 +16,8 @@ from es4r_toolkit.data.records import (
     text_field,
     type_name,
 )
+from es4r_toolkit.data.responses import PREDICTIONS
+from es4r_toolkit.errors import DialogueError
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,22 @@ class Prediction:
     reference: str
     slots: dict[str, str] = field(default_factory=dict)
     named: bool = False
+
+
+def predictions_in(source: Path) -> Path:
+    """The file of predictions itself, or the one in a folder that `es4r respond` or a training wrote.
+
+    Raises
+    ------
+    DialogueError
+        If a folder holds none.
+    """
+    if not source.is_dir():
+        return source
+    if not (source / PREDICTIONS).is_file():
+        mend = "answer dialogues that have responses, or give a file of replies with their references"
+        raise DialogueError(source, f"holds no {PREDICTIONS}", mend)
+    return source / PREDICTIONS
 
 
 def read_predictions(path: str | Path) -> tuple[list[Prediction], list[Rejection]]:

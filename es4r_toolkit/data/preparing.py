@@ -216,7 +216,9 @@ class Preparation:
         (self.target / REJECTS).unlink(missing_ok=True)
         if self.rejects:
             _write_lines(self.target / REJECTS, self.rejects)
-            logger.warning("%d entries left out, the first: %s", len(self.rejects), self.rejects[0])
+            place, field, problem = (self.rejects[0][key] for key in ("place", "field", "problem"))
+            told = (len(self.rejects), self.target / REJECTS, place, field, problem)
+            logger.warning("entries left out: %d, all in %s; the first: %s: %s %s", *told)
         counts = {split: len(self.samples[split]) for split in SPLITS}
         if 0 in counts.values():
             problem = f"made {counts} samples, and left {len(self.rejects)} entries out"

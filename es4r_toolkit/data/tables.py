@@ -176,7 +176,8 @@ def _turns(rows: Sequence[tuple[int, Row]], roles: Mapping[str, str]) -> Iterato
                 raise _RowFault(line, FieldError("turn", f"is {row['turn']!r}", "write a whole number")) from None
             if number in seen:
                 problem = f"{number} stands in line {seen[number]} too"
-                raise _RowFault(line, FieldError("turn", problem, "number the turns of a dialogue, each once"))
+                mend = "number the turns of a dialogue, each once; if these are two dialogues, give each its own id"
+                raise _RowFault(line, FieldError("turn", problem, mend))
             seen[number] = line
         ordered.append((number, line, row))
     for number, line, row in sorted(ordered, key=lambda one: one[0]):

@@ -13,6 +13,8 @@ from es4r_toolkit.metrics.bootstrap import Bootstrap
 from es4r_toolkit.metrics.slots import SlotTable, slots_right
 from es4r_toolkit.metrics.text import PairScorer, TextScores
 
+NAMED = 3  # ids that a note gives
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -50,8 +52,8 @@ class Comparison:
     ----------
     paired : int
         Dialogues that both answered.
-    only_first, only_second : int
-        Dialogues that one alone answered; they are not compared.
+    only_first, only_second : list of str
+        Ids of the dialogues that one alone answered; they are not compared.
     metrics : dict of str to Difference
         Of BLEU, ROUGE, the scores beside them and each slot.
     pairs : list of tuple of Prediction
@@ -61,8 +63,8 @@ class Comparison:
     """
 
     paired: int
-    only_first: int
-    only_second: int
+    only_first: list[str]
+    only_second: list[str]
     metrics: dict[str, Difference]
     pairs: list[tuple[Prediction, Prediction]]
     rouge: tuple[list[float], list[float]]
@@ -127,10 +129,27 @@ def difference(first: float, second: float, drawn: np.ndarray, bootstrap: Bootst
     return Difference(first, second, found, bootstrap.quantiles(drawn), p)
 
 
+def unpaired(sources: Mapping[str, Sequence[str]]) -> list[str]:
+    """What to say of the dialogues that one of two sources alone has: source -> their ids.
+
+    Example
+    -------
+    >>> unpaired({"a.jsonl": [], "b.jsonl": ["7"]})
+    ['1 dialogue is in b.jsonl alone, and is not compared: 7']
+    """
+    notes = []
+    for source, ids in sources.items():
+        things, are = ("dialogue", "is") if len(ids) == 1 else ("dialogues", "are")
+        rest = f" and {len(ids) - NAMED} more" if len(ids) > NAMED else ""
+        named = ", ".join(ids[:NAMED]) + rest
+        notes += [f"{len(ids)} {things} {are} in {source} alone, and {are} not compared: {named}"] if ids else []
+    return notes
+
+
 def pair(
     first: Sequence[Prediction], second: Sequence[Prediction]
-) -> tuple[list[tuple[Prediction, Prediction]], int, int]:
-    """The dialogues that both answered, and how many the first and the second alone did.
+) -> tuple[list[tuple[Prediction, Prediction]], list[str], list[str]]:
+    """The dialogues that both answered, and the ids of those that the first and the second alone did.
 
     Raises
     ------
@@ -146,19 +165,20 @@ def pair(
 
 def _matched(
     first: Sequence[Prediction], second: Sequence[Prediction]
-) -> tuple[list[tuple[Prediction, Prediction]], int, int]:
+) -> tuple[list[tuple[Prediction, Prediction]], list[str], list[str]]:
     named = [_by_id(predictions) for predictions in (first, second)]
     if None in named:
         if len(first) != len(second):
             raise DialogueError(
                 "predictions", f"are {len(first)} and {len(second)}, without ids to pair them by", "give each its id"
             )
-        return list(zip(first, second)), 0, 0
+        return list(zip(first, second)), [], []
     common = [name for name in named[0] if name in named[1]]
     if not common:
         raise DialogueError("predictions", "have no id in common", "score both on the same test set")
     pairs = [(named[0][name], named[1][name]) for name in common]
-    return pairs, len(named[0]) - len(pairs), len(named[1]) - len(pairs)
+    only_first, only_second = ([name for name in one if name not in other] for one, other in (named, named[::-1]))
+    return pairs, only_first, only_second
 
 
 def _by_id(predictions: Sequence[Prediction]) -> dict[str, Prediction] | None:

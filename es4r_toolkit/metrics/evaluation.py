@@ -14,7 +14,7 @@ from es4r_toolkit.data.records import Rejection
 from es4r_toolkit.data.representations import REPRESENTATIONS, read_representations
 from es4r_toolkit.errors import BackendError, ConfigError, DialogueError
 from es4r_toolkit.metrics.cohesion import Cohesion
-from es4r_toolkit.metrics.comparison import compare
+from es4r_toolkit.metrics.comparison import compare, unpaired
 from es4r_toolkit.metrics.examples import Example, examples
 from es4r_toolkit.metrics.meteor import Meteor
 from es4r_toolkit.metrics.slots import SlotTable, chance, slot_accuracies, slot_intervals
@@ -110,7 +110,7 @@ def evaluate(
     if texts and bertscore is not None:
         metrics["bertscore_settings"] = bertscore.settings
     if metrics["empty_replies"]:
-        notes.append(f"{metrics['empty_replies']} empty replies score 0; the paper's script leaves such out")
+        notes.append(f"empty replies score 0 ({metrics['empty_replies']}); the paper's script leaves such out")
     with_slots = [prediction for prediction in predictions if prediction.slots]
     if with_slots and table is None:
         notes.append(f"{len(with_slots)} predictions have slots but there is no {SLOT_TABLE}: no slot accuracies")
@@ -145,7 +145,7 @@ def _pair_scorers(bertscore: BertScore | None, progress: Progress) -> tuple[dict
     try:
         scorers["meteor"] = Meteor()
     except BackendError as fault:
-        notes.append(f"no METEOR: {fault}")
+        notes.append(f"no METEOR: {fault.item} {fault.problem}; {fault.mend}")
     if bertscore is not None:
         scorers["bertscore"] = partial(bertscore, progress=progress)
     return scorers, notes
@@ -156,9 +156,8 @@ def _compare(
 ) -> tuple[dict[str, object], list[Example], list[str]]:
     others, rejected = read_predictions(path)
     found = compare(predictions, others, table if any(one.slots for one in predictions) else None, more=more)
-    notes = [f"{path}: {len(rejected)} predictions cannot be read, the first {rejected[0].item}"] if rejected else []
-    alone = {"this file alone": found.only_first, f"{path.name} alone": found.only_second}
-    notes += [f"{count} dialogues are in {which}, and are not compared" for which, count in alone.items() if count]
+    notes = [f"{path}: predictions left out: {len(rejected)}, the first {rejected[0].item}"] if rejected else []
+    notes += unpaired({"this file": found.only_first, path.name: found.only_second})
     metrics = {name: difference.as_dict() for name, difference in found.metrics.items()}
     shown = examples(list(zip(*found.pairs)), table, found.rouge)
     return {"other": str(path), "paired": found.paired, "metrics": metrics}, shown, notes

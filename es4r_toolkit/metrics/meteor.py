@@ -36,7 +36,7 @@ class Meteor:
             missing = type(fault) is LookupError
             reason = str(fault).strip().split("\n")[0][:200]
             problem = "is in none of the folders that NLTK looks in" if missing else f"cannot be read ({reason})"
-            raise BackendError("WordNet", problem, GET_WORDNET) from fault
+            raise BackendError("WordNet", problem, f"get it with: {GET_WORDNET}") from fault
         # NLTK asks them for every word of every pair anew, which is most of its time.
         self.stem, self.synsets = cache(PorterStemmer().stem), cache(wordnet.synsets)
 

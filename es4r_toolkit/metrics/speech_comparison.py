@@ -33,16 +33,16 @@ class SpeechComparison:
     ----------
     paired : int
         Dialogues of which both replies were heard.
-    only_first, only_second : int
-        Dialogues of which one reply alone was; they are not compared.
+    only_first, only_second : list of str
+        Ids of the dialogues of which one reply alone was; they are not compared.
     metrics : dict of str to Difference
         Of each figure of speech, over the replies of both that have it, and of ``<field>_correlation``, the rank
         correlation of what was asked with what was measured.
     """
 
     paired: int
-    only_first: int
-    only_second: int
+    only_first: list[str]
+    only_second: list[str]
     metrics: dict[str, Difference]
 
     def as_dict(self) -> dict[str, object]:
@@ -79,7 +79,9 @@ def compare_speech(first: Sequence[HeardReply], second: Sequence[HeardReply], se
     for field in MEASURED:
         if (found := _agreement_difference(pairs, field, seed)) is not None:
             metrics[f"{field}_correlation"] = found
-    return SpeechComparison(len(pairs), len(first) - len(pairs), len(second) - len(pairs), metrics)
+    both = {reply.id for reply, _ in pairs}
+    only_first, only_second = ([reply.id for reply in side if reply.id not in both] for side in (first, second))
+    return SpeechComparison(len(pairs), only_first, only_second, metrics)
 
 
 def paired(first: Sequence[HeardReply], second: Sequence[HeardReply]) -> list[Pair]:

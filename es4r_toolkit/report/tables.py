@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 Cell = tuple[str, str]
 SYSTEMS = ("this system", "the other")
+LEVEL = 0.05  # the intervals are of 95 %
 
 
 class Row(NamedTuple):
@@ -72,12 +73,13 @@ def comparison_table(
             text.replace("-", "−")
             for text in (f"{row['difference']:+z.{places}f}", f"{low:+z.{places}f} to {high:+z.{places}f}")
         )
-        sure = f"{row['p']:.3f}", "differs" if low * high > 0 else ""
+        sure = f"{row['p']:.3f}", "differs" if low * high > 0 and row["p"] < LEVEL else ""
         both = [cell(row[side], digits=places) for side in ("first", "second")]
         rows.append(Row(names.get(name, name), [*both, apart, sure]))
     told = (
         f"Over the {comparison['paired']} dialogues of both; the other is {comparison['other']}. p: how often "
-        "resamples of two equal systems would differ as much (paired bootstrap, Koehn 2004). Many scores are "
-        f"many looks at the same replies: a single small p says little. {remark}"
+        "resamples of two equal systems would differ as much (paired bootstrap, Koehn 2004). \"differs\": p is below "
+        f"{LEVEL}, and 0 is not in the interval of the difference. Many scores are many looks at the same replies: a "
+        f"single small p says little. {remark}"
     )
     return Table(caption, ["score", "this", "other", "difference", "p"], rows, told.strip())

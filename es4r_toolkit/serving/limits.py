@@ -27,7 +27,7 @@ class Limits:
     turn_seconds, seconds : float
         Of speech, in one turn and in all together.
     upload_seconds : float
-        For the body to arrive.
+        For the head of a request to arrive, and then for its body.
     reply_seconds : float
         From there to the end of the reply, waiting among them.
     running : int

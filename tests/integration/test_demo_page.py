@@ -7,24 +7,18 @@ import dataclasses
 import io
 import json
 import os
+import re
 import shutil
-import signal
-import socket
-import subprocess
-import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from urllib.error import HTTPError
 
 import numpy as np
 import pytest
 import soundfile
-from typer.testing import CliRunner
+from demoed import uploads
 
-from es4r_toolkit.cli import app
 from es4r_toolkit.data.audio import save
 from es4r_toolkit.data.manifest import read_manifest
 
@@ -259,7 +253,7 @@ def test_a_recording_is_uploaded_written_down_and_deleted(visitor, spoken, tmp_p
     assert "written down by pocketsphinx" in page.locator(".turns .who").first.inner_text()
     samples, rate = sound_of(page, 1)
     assert (rate, loudness(samples) > 0.01) == (16000, True)
-    assert [path for path in uploads() if path.is_file()] == []
+    assert uploads() == []
 
 
 def test_a_microphone_is_heard(visitor):
@@ -284,14 +278,15 @@ def test_rubbish_is_named_in_a_sentence_and_the_dialogue_stays(visitor, tmp_path
     rubbish = tmp_path / "secret name.wav"
     rubbish.write_bytes(os.urandom(4096))
     put(page, rubbish)
-    assert [path.name for path in uploads() if path.is_file()] == ["recording.wav"]
+    (kept,) = uploads()
+    assert re.fullmatch(r"recording-[0-9a-f]{16}\.wav", kept.name)
     page.get_by_role("button", name="Send").click()
     told = page.get_by_role("alert").inner_text()
     assert told.startswith("The recording is not audio that can be read")
     assert "secret" not in told
     assert "/" not in told.replace("OGG, MP3 or AIFF", "")
     assert page.locator(".turns > li .words").all_inner_texts() == before
-    assert [path for path in uploads() if path.is_file()] == []
+    assert uploads() == []
     say(page, "But I found another one.")
     assert len(answered(page, turns=4)) == 4
     assert page.get_by_role("alert").count() == 0
@@ -351,88 +346,3 @@ def test_a_phone_shows_all_of_it_without_scrolling_sideways_light_and_dark(visit
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     ink, ground = shades(page, ".turn.speaker .words")
     assert ink < 60 < 200 < ground
-
-
-# -- without a browser ------------------------------------------------------------------------------------------------
-
-
-def uploads() -> list[Path]:
-    """What lies in the page's folder for uploads."""
-    return [*Path(os.environ["GRADIO_TEMP_DIR"]).rglob("*")]
-
-
-def ask(address: str, path: str, body: object = None) -> bytes:
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(address + path, data, {"Content-Type": "application/json"})
-    return urllib.request.urlopen(request, timeout=60).read()
-
-
-def test_files_of_the_server_are_neither_given_nor_taken(address):
-    with pytest.raises(HTTPError) as refused:
-        ask(address, "gradio_api/file=/etc/passwd")
-    assert refused.value.code == 403
-    with pytest.raises(HTTPError) as refused:
-        ask(address, "gradio_api/file=http://127.0.0.1:1/secret")
-    assert (refused.value.code, refused.value.read()) == (403, b"Nothing is fetched from other servers.")
-    config = json.loads(ask(address, "config"))
-    send = next(one for one in config["dependencies"] if len(one["inputs"]) == 6)
-    stolen = {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}
-    choices = ["small demo model (preset: plus)", "the model's own voice", "automatic"]
-    call = {"fn_index": send["id"], "session_hash": "thief", "data": [None, stolen, "", *choices]}
-    ask(address, "gradio_api/queue/join", call)
-    answer = ask(address, "gradio_api/queue/data?session_hash=thief").decode()
-    assert '"success":false' in answer
-    assert "Traceback" not in answer
-    assert str(Path(__file__).parents[2]) not in answer
-    assert Path("/etc/passwd").exists()
-
-
-def test_a_large_upload_is_refused_before_it_is_kept(address):
-    body = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.wav"\r\n\r\n' + bytes(21 * 1024**2)
-    headers = {"Content-Type": "multipart/form-data; boundary=x"}
-    with pytest.raises(HTTPError) as refused:
-        urllib.request.urlopen(urllib.request.Request(address + "gradio_api/upload", body, headers), timeout=60)
-    assert refused.value.code == 413
-    assert refused.value.read().startswith(b"The recording is over the limit of 20 MB")
-    assert [path for path in uploads() if path.is_file()] == []
-
-
-def test_nothing_is_offered_to_programs(address):
-    described = json.loads(ask(address, "gradio_api/info"))
-    assert described == {"named_endpoints": {}, "unnamed_endpoints": {}}
-
-
-def test_the_command_serves_ends_and_leaves_nothing(tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "es4r_toolkit.cli", "demo", "--port", str(port)]
-    environment = {**os.environ, "TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
-    environment.pop("GRADIO_TEMP_DIR", None)
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, cwd=tmp_path) as process:
-        assert process.stdout.readline().startswith(f"http://127.0.0.1:{port}/  (1 models, 0 examples")
-        page = ask(f"http://127.0.0.1:{port}/", "").decode()
-        assert "No example dialogues are here" in page
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 0
-    assert [path for path in tmp_path.iterdir() if path.name.startswith("es4r-demo")] == []
-
-
-def test_a_missing_gradio_is_named_with_its_extra(monkeypatch):
-    monkeypatch.setattr("es4r_toolkit.demo.serving.find_spec", lambda name: None)
-    result = CliRunner().invoke(app, ["demo"])
-    assert result.exit_code == 1
-    assert "gradio: is not installed; pip install 'es4r-toolkit[demo]'" in result.output
-
-
-def test_a_port_that_is_taken_is_named():
-    from es4r_toolkit.demo.models import offer
-    from es4r_toolkit.demo.serving import serving
-    from es4r_toolkit.errors import ConfigError
-
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        with pytest.raises(ConfigError, match=f"127.0.0.1:{port}: cannot be served"), serving(offer([]), port=port):
-            pass

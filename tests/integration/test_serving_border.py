@@ -220,6 +220,14 @@ MULTIPART = {
     "a part too many": (WRITTEN * 2 + b"--b--\r\n", FORM, "malformed", "the body"),
     "another part": (WRITTEN.replace(b"dialogue", b"dialog") + b"--b--\r\n", FORM, "invalid", "dialog"),
     "no turns": (WRITTEN + b"--b--\r\n", FORM, "invalid", "dialogue.turns"),
+    "no codec of text": (
+        WRITTEN.replace(b"dialogue", b"\xe9"),
+        f"{FORM}; charset=undefined",
+        "malformed",
+        "Content-Type",
+    ),
+    "UTF-16": (WRITTEN.decode().encode("utf-16"), f"{FORM}; Charset=utf-16", "malformed", "Content-Type"),
+    "a name that is not UTF-8": (WRITTEN.replace(b"dialogue", b"\xe9") + b"--b--\r\n", FORM, "invalid", "\xe9"),
     "half a JSON": (WRITTEN.replace(b"[]}", b"[") + b"--b--\r\n", FORM, "malformed", "dialogue"),
 }
 

@@ -6,7 +6,7 @@ import logging
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 
 import pytest
 
@@ -37,7 +37,7 @@ from es4r_toolkit.errors import BackendError, ConfigError
 from es4r_toolkit.inference import EmpathyResponder
 from es4r_toolkit.serving.border import LOCAL, Border
 from es4r_toolkit.serving.limits import Limits
-from es4r_toolkit.serving.server import bind
+from es4r_toolkit.serving.server import CONNECTIONS, bind
 
 EVENTS = "text/event-stream"
 
@@ -146,16 +146,19 @@ class Voice:
         self.synthesize = speak
 
 
-def test_a_stream_that_has_begun_ends_with_its_error(responder, tmp_path):
+@pytest.mark.parametrize("error", [BackendError("voice.safetensors", "is broken", "look"), RuntimeError("nobody knew")])
+def test_a_stream_that_has_begun_ends_with_its_error(responder, tmp_path, caplog, error):
     def slow(*_: object) -> None:
         time.sleep(0.5)
-        raise BackendError(tmp_path / "voice.safetensors", "is broken", "look")
+        raise error
 
     with serving(responder.with_voice(Voice(responder, slow)), tmp_path, Limits(reply_seconds=5)) as server:
         events = events_of(server.post(dialogue(0.5), accept=EVENTS).text)
         assert events[0][0] == "transcript"
         name, fault = events[-1]
         assert (name, fault["code"], fault["status"]) == ("error", "internal", 500)
+        assert server.figure('es4r_rejected_total{reason="internal"}') == 1
+    assert str(error) in caplog.text
 
 
 def test_what_fails_in_the_server_is_told_to_its_log_alone(responder, tmp_path, caplog):
@@ -185,6 +188,21 @@ def test_without_a_recognizer_every_turn_needs_its_text(responder, tmp_path, mon
         assert server.ask("GET", "/v1/model").json()["recognizer"] is None
         answer = server.post(**parts([{"role": "speaker"}], ("a.wav", file_of(voiced(0.71)))))
         refused(answer, "invalid", "the dialogue", "without a transcript")
+
+
+def test_connections_on_which_no_request_comes_to_its_head_s_end_are_closed(server):
+    half = b"GET /health HTTP/1.1\r\nHost: localhost\r\n"
+    with ExitStack() as lines:
+        for _ in range(CONNECTIONS + 4):
+            line = lines.enter_context(closing(socket.create_connection(("127.0.0.1", server.port))))
+            line.sendall(half)
+        wait_until(lambda: server.ask("GET", "/health").status_code == 200)
+
+
+def test_who_was_answered_once_and_sends_half_a_request_is_not_waited_for(server):
+    with closing(socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE)) as line:
+        line.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n" + b"GET /health HTTP/1.1\r\n")
+        assert b"".join(iter(lambda: line.recv(65536), b"")).count(b"HTTP/1.1 200") == 1
 
 
 # -- what stays behind -------------------------------------------------------------------------------------------------

@@ -144,6 +144,6 @@ def test_an_evaluation_has_it_with_what_it_depends_on(bert, tmp_path):
     settings = metrics["bertscore_settings"]
     assert (settings["layer"], settings["layers"], settings["rescaled"]) == (2, 3, False)
     assert settings["hash"].startswith(f"{bert}_L2_no-idf_version=")
-    assert "1 empty replies score 0" in found.notes[0]
+    assert "empty replies score 0 (1)" in found.notes[0]
     # Three pairs, then the four of the other; its own are known when the two are compared.
     assert [total for _, total in steps] == [3, 0, 4]

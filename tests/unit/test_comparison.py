@@ -10,7 +10,7 @@ import pytest
 from es4r_toolkit.data.predictions import Prediction
 from es4r_toolkit.errors import DialogueError
 from es4r_toolkit.metrics.bootstrap import Bootstrap
-from es4r_toolkit.metrics.comparison import compare, difference
+from es4r_toolkit.metrics.comparison import compare, difference, unpaired
 from es4r_toolkit.metrics.evaluation import evaluate
 from es4r_toolkit.metrics.slots import SlotTable
 
@@ -80,8 +80,14 @@ def test_dialogues_are_paired_by_id_whatever_their_order():
     first = system([True, True, False], ["a", "b", "c"])
     second = system([False, True, True], ["c", "b", "d"])
     found = compare(first, second, TABLE)
-    assert (found.paired, found.only_first, found.only_second) == (2, 1, 1)
+    assert (found.paired, found.only_first, found.only_second) == (2, ["a"], ["d"])
     assert (found.metrics["affect"].first, found.metrics["affect"].second) == (0.5, 0.5)
+
+
+def test_of_many_that_one_system_alone_answered_three_are_named():
+    assert unpaired({"a.jsonl": list("vwxyz")}) == [
+        "5 dialogues are in a.jsonl alone, and are not compared: v, w, x and 2 more"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -112,8 +118,8 @@ def test_an_evaluation_tells_the_comparison_and_what_it_left_out(tmp_path):
     told = found.metrics["comparison"]
     assert (told["other"], told["paired"]) == (str(paths[1]), 2)
     assert told["metrics"]["bleu1"]["difference"] > 0
-    assert [note.split(":")[-1].strip() for note in found.notes if "METEOR" not in note] == [
-        "1 predictions cannot be read, the first line 4",
-        "1 dialogues are in this file alone, and are not compared",
-        "1 dialogues are in b.jsonl alone, and are not compared",
+    assert [note for note in found.notes if "METEOR" not in note] == [
+        f"{paths[1]}: predictions left out: 1, the first line 4",
+        "1 dialogue is in this file alone, and is not compared: a",
+        "1 dialogue is in b.jsonl alone, and is not compared: d",
     ]

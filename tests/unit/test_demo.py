@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import re
 import threading
@@ -14,7 +15,7 @@ import soundfile
 import torch
 
 from es4r_toolkit.demo import drawing
-from es4r_toolkit.demo.guarding import without_names
+from es4r_toolkit.demo.guarding import UPLOAD, UPLOADS, Border, without_name
 from es4r_toolkit.demo.models import PRESETS, OfferedModel, offer, preset_named
 from es4r_toolkit.demo.recording import LIMITS, readable, take, typed
 from es4r_toolkit.demo.replying import replying
@@ -170,18 +171,61 @@ def test_typed_words_are_bounded():
         typed("a" * 501)
 
 
-def test_names_of_uploads_are_taken_off_and_their_bytes_are_not_touched():
+@pytest.mark.parametrize(
+    ("name", "ending"),
+    [
+        (b'filename="../../etc/my \\"voice\\".WAV"', b".wav"),
+        (b"filename*=UTF-8''stra%C3%9Fe.ogg", b".ogg"),
+        (b'filename="noending"\r\nContent-Type: audio/x.wav', b""),
+    ],
+)
+def test_the_name_of_an_upload_is_taken_off_and_its_bytes_are_not_touched(name, ending):
     content = bytes(range(256)) + b'filename="kept.wav"'
-    heads = [b'filename="../../etc/my \\"voice\\".WAV"', b"filename*=UTF-8''stra%C3%9Fe.ogg", b'filename="noending"']
-    parts = [b'\r\nContent-Disposition: form-data; name="files"; ' + head + b"\r\n\r\n" + content for head in heads]
-    body = b"--a-b" + b"\r\n--a-b".join(parts) + b"\r\n--a-b--\r\n"
-    taken = without_names(body, b'multipart/form-data; boundary="a-b"')
-    assert re.findall(rb"; (filename[^\r]*)\r", taken) == [
-        b'filename="recording.wav"',
-        b'filename="recording.ogg"',
-        b'filename="recording"',
-    ]
-    assert taken.count(content) == 3
+    head = b'\r\nContent-Disposition: form-data; name="files"; ' + name
+    body = b"--a-b" + head + b"\r\n\r\n" + content + b"\r\n--a-b--\r\n"
+    taken, kind = without_name(body, b'multipart/form-data; boundary="a-b"')
+    new = b"--" + kind.removeprefix(b"multipart/form-data; boundary=")
+    first, head, blank, rest = taken.split(b"\r\n", 3)
+    assert (first, blank, rest) == (new, b"", content + b"\r\n" + new + b"--\r\n")
+    found = re.fullmatch(rb'Content-Disposition: form-data; name="files"; filename="recording-[0-9a-f]{16}(.*)"', head)
+    assert found[1] == ending
+
+
+def statuses(border: Border, count: int, path: str = UPLOAD) -> list[int]:
+    """What so many get who send half a request at once, and then wait."""
+    scope = {"type": "http", "method": "POST", "scheme": "http", "path": path, "headers": [(b"host", b"127.0.0.1")]}
+
+    async def ask() -> int:
+        sent, answered = iter([{"type": "http.request", "body": b"--x", "more_body": True}]), []
+
+        async def receive() -> dict:
+            return next(sent, None) or await asyncio.Event().wait()
+
+        async def send(message: dict) -> None:
+            answered.append(message)
+
+        await border(dict(scope), receive, send)
+        return answered[0]["status"]
+
+    async def all_of_them() -> list[int]:
+        return await asyncio.gather(*(ask() for _ in range(count)))
+
+    return asyncio.run(all_of_them())
+
+
+async def unreached(*_: object) -> None:
+    pytest.fail("it went through")
+
+
+def test_what_does_not_arrive_in_time_is_not_waited_for():
+    for path in (UPLOAD, "/gradio_api/queue/join"):
+        assert statuses(Border(unreached, max_bytes=100, seconds=0.05), 1, path) == [408]
+
+
+def test_so_many_recordings_may_arrive_at_once_and_no_more():
+    border = Border(unreached, max_bytes=100, seconds=0.2)
+    assert sorted(statuses(border, UPLOADS + 2)) == [408] * UPLOADS + [503] * 2
+    assert sorted(statuses(border, 1)) == [408]
 
 
 # -- a visit ----------------------------------------------------------------------------------------------------------
@@ -228,6 +272,17 @@ def test_the_dialogue_goes_on_with_another_voice(model):
     *_, last = replying(visit, other, said("I found another one.", hertz=180.0))
     assert [turn.role for turn in visit.turns] == [SPEAKER, LISTENER, SPEAKER, LISTENER]
     assert "turn 3 speaker" in last["why"]
+
+
+def test_turns_beyond_the_window_and_turns_let_go_for_good_are_told_apart(model):
+    pending = Visit().say(model.responder, said())
+    list(pending.stream)
+    response = pending.stream.response
+    pipeline = model.responder.pipeline
+    assert "Turns 1 Words from" in written(drawing.why(response, pipeline))
+    gone = dataclasses.replace(response, dropped_turns=1, forgotten_turns=3)
+    told = "Turns 1, the oldest 1 beyond the window; 3 before these forgotten for good Words from"
+    assert told in written(drawing.why(gone, pipeline))
 
 
 def test_words_of_visitors_are_text_and_nothing_else(model):

@@ -16,6 +16,7 @@ from es4r_toolkit.cli import app
 from es4r_toolkit.data.predictions import Prediction
 from es4r_toolkit.metrics.examples import examples
 from es4r_toolkit.metrics.slots import SlotTable
+from es4r_toolkit.report.tables import comparison_table
 
 SLOTS = {"affect": {"joy": ["so glad"], "anger": ["so angry"]}}
 REFERENCE = "You sound so glad today."
@@ -98,6 +99,17 @@ def test_intervals_stand_below_the_scores(tmp_path):
     page = page_of(path)
     low, high = json.loads((tmp_path / "metrics.json").read_text())["interval"]["rougeL"]
     assert f"{low:.3f} to {high:.3f}" in page
+
+
+@pytest.mark.parametrize(
+    ("interval", "p", "differs"),
+    [([0.1, 0.5], 0.049, True), ([0.1, 0.5], 0.053, False), ([-0.1, 0.5], 0.049, False), ([-0.5, -0.1], 0.001, True)],
+)
+def test_a_difference_is_one_where_its_interval_and_its_p_agree(interval, p, differs):
+    row = {"first": 0.4, "second": 0.1, "difference": 0.3, "interval": interval, "p": p}
+    table = comparison_table("Two", {"paired": 9, "other": "b", "metrics": {"bleu1": row}}, {})
+    assert table.rows[0].cells[-1] == (f"{p:.3f}", "differs" if differs else "")
+    assert '"differs": p is below 0.05, and 0 is not in the interval' in table.remark
 
 
 @pytest.mark.parametrize(("first", "second", "merit"), [(GOOD, FAR, (1.0, 1.0)), (FAR, GOOD, (-1.0, -1.0))])

@@ -80,22 +80,34 @@ def test_two_systems_stand_side_by_side_and_what_of_the_other_cannot_be_heard_is
     assert "Speech against the other system" in captions(page)
     assert page.count("<audio") == 20
     assert page.count("<h4>the other</h4>") == 10
-    assert "2 spoken replies are of this system alone" in page
-    assert f"{theirs}: 1 replies are left out, the first: {theirs / 'b' / 'response.wav'}" in result.stderr
-    assert f"1 spoken replies are of {theirs} alone" in page
+    assert "2 dialogues are in the speech of this system alone, and are not compared: a, b" in page
+    assert f"{theirs}: replies left out: 1, the first: {theirs / 'b' / 'response.wav'}" in result.stderr
+    assert f"1 dialogue is in {theirs} alone, and is not compared: m" in page
 
 
 def test_the_speech_beside_the_other_s_predictions_is_found(tmp_path):
     folders = [answers(tmp_path / name, names="abcdef", loudness=level) for name, level in (("a", 0.1), ("b", 0.2))]
     for folder in folders:
         write_predictions(folder, [{"id": name, "response": "I see.", "reference": "I see."} for name in "abcdef"])
-    result = evaluate("--speech", folders[0], "--compare", folders[1] / "predictions.jsonl")
+    result = evaluate("--speech", folders[0], "--compare", folders[1])
     metrics, page = read(folders[0])
     assert metrics["speech_comparison"]["metrics"]["level"]["difference"] == pytest.approx(-6.02, abs=0.01)
     assert metrics["comparison"]["paired"] == 6
     assert "Where it is behind most" in page
     assert "Replies to hear" in page
     assert re.search(r"level +-2\d\.\d+ -1\d\.\d+ +-6\.02", result.stdout)
+
+
+def test_folders_are_taken_for_the_predictions_in_them(tmp_path):
+    folders = [answers(tmp_path / name, names="ab") for name in ("a", "b")]
+    for folder in folders:
+        write_predictions(folder, [{"id": name, "response": "I see.", "reference": "I see."} for name in "ab"])
+    evaluate(folders[0], "--compare", folders[1])
+    assert read(folders[0])[0]["comparison"]["other"] == str(folders[1] / "predictions.jsonl")
+    bare = answers(tmp_path / "bare", names="ab")
+    result = CliRunner().invoke(app, ["evaluate", str(folders[0]), "--compare", str(bare)])
+    assert result.exit_code == 1
+    assert f"{bare}: holds no predictions.jsonl; answer dialogues that have responses" in result.stderr
 
 
 def test_where_the_other_has_no_speech_that_is_said(tmp_path):

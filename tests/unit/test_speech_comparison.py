@@ -23,11 +23,11 @@ def heard(name: object, words: int = 10, **measured: float | None) -> HeardReply
     return HeardReply(str(name), words, replace(PROSODY, **measured), **of_reply)
 
 
-def test_replies_are_paired_by_id_and_what_one_system_alone_spoke_is_counted():
+def test_replies_are_paired_by_id_and_what_one_system_alone_spoke_is_named():
     first = [heard(name, level=-20.0) for name in "abc"]
     second = [heard(name, level=-26.0) for name in "cbxyz"]
     found = compare_speech(first, second)
-    assert (found.paired, found.only_first, found.only_second) == (2, 1, 3)
+    assert (found.paired, found.only_first, found.only_second) == (2, ["a"], ["x", "y", "z"])
     level = found.metrics["level"]
     assert (level.first, level.second, level.difference, level.interval) == (-20, -26, 6, (6, 6))
     assert "wer" not in found.metrics

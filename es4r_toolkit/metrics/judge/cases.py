@@ -11,7 +11,7 @@ from es4r_toolkit.data.records import Rejection
 from es4r_toolkit.data.tables import TableOptions
 from es4r_toolkit.dialogue import Dialogue
 from es4r_toolkit.errors import DialogueError
-from es4r_toolkit.metrics.comparison import pair
+from es4r_toolkit.metrics.comparison import pair, unpaired
 from es4r_toolkit.metrics.judge.prompts import Case
 
 
@@ -66,10 +66,7 @@ def read_cases(
         second, rejected = read_predictions(against)
         faults += [one.error(against) for one in rejected]
         pairs, only_first, only_second = pair(first, second)
-        alone = {predictions: only_first, against: only_second}
-        notes += [
-            f"{count} dialogues are in {path} alone, and are not compared" for path, count in alone.items() if count
-        ]
+        notes += unpaired({str(predictions): only_first, str(against): only_second})
         first = [one for one, _ in pairs]
         replies = {id(one): (one.response, other.response) for one, other in pairs}
     known = None if dialogues is None else _by_id(dialogues, table, notes)
@@ -87,7 +84,7 @@ def _by_id(dialogues: Path, table: TableOptions, notes: list[str]) -> dict[str, 
     report = read_manifest(dialogues, need_audio=False, check_audio=False, table=table)
     if report.rejected:
         first = report.rejected[0].error(dialogues)
-        notes.append(f"{len(report.rejected)} dialogues of {dialogues} cannot be read, the first: {first}")
+        notes.append(f"dialogues of {dialogues} left out: {len(report.rejected)}, the first: {first}")
     return {dialogue.id: dialogue for dialogue in report.dialogues}
 
 
