@@ -39,7 +39,7 @@ test: $(STAMP)  ## Every test
 
 soak: $(STAMP)  ## The long forms of docs/reliability.md: several hours; what was found goes to results/soak/
 	mkdir -p results/soak
-	OMP_NUM_THREADS=1 $(RUN)/python benchmarks/soak.py > results/soak/responder.json
+	ONEDNN_PRIMITIVE_CACHE_CAPACITY=16 OMP_NUM_THREADS=1 $(RUN)/python benchmarks/soak.py > results/soak/responder.json
 	OMP_NUM_THREADS=1 $(RUN)/python benchmarks/serving.py > results/soak/serving.json
 	$(RUN)/python benchmarks/soak_training.py --kills 20 --output results/soak
 	MUTATIONS=30000 ES4R_SOAK=1 OMP_NUM_THREADS=1 $(RUN)/python -m pytest --timeout=7200 tests/integration/test_bad_corpus.py \

@@ -28,13 +28,17 @@ from speechbrain.utils.checkpoints import (
     register_checkpoint_hooks,
 )
 from speechbrain.utils.distributed import ddp_barrier, if_main_process, main_process_only, run_on_main
-from speechbrain.utils.train_logger import FileTrainLogger, TrainLogger
 
 from es4r_toolkit.data.order import SharedBatches
 from es4r_toolkit.data.records import read_lines
 from es4r_toolkit.data.responses import write_text
 from es4r_toolkit.errors import ConfigError, ES4RError
 from es4r_toolkit.processes import place
+from es4r_toolkit.unheard import unheard
+
+# It is for its logger of pictures, which nothing here uses.
+with unheard("speechbrain.utils.train_logger", "torchvision is not available"):
+    from speechbrain.utils.train_logger import FileTrainLogger, TrainLogger
 
 logger = logging.getLogger(__name__)
 

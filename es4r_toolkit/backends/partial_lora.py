@@ -6,11 +6,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from peft import LoraConfig, inject_adapter_in_model
-from peft.tuners import lora
 from torch import Tensor, nn
 
 from es4r_toolkit.errors import BackendError, ConfigError
+from es4r_toolkit.unheard import unheard
+
+# peft imports bitsandbytes where that is installed, which asks for a kernel that only 4-bit models on a CPU would use.
+with unheard("bitsandbytes.backends.cpu.ops", "Failed to load CPU gemm_4bit_forward"):
+    from peft import LoraConfig, inject_adapter_in_model
+    from peft.tuners import lora
 
 
 class PositionMask:

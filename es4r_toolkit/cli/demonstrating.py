@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from es4r_toolkit.cli.options import keep_little
 from es4r_toolkit.cli.printing import complain
 
 
@@ -42,6 +43,7 @@ def demo(
       es4r demo
       es4r demo --model results/mine/model --examples dialogues.jsonl
     """
+    keep_little()
     from es4r_toolkit.demo.serving import check_installed, find_examples, serving
 
     check_installed()

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from es4r_toolkit.cli.options import keep_little
 from es4r_toolkit.cli.printing import one_line
 from es4r_toolkit.errors import ConfigError
 
@@ -61,6 +62,7 @@ def serve(
       es4r serve --port 8008
       curl -F 'dialogue={"turns": [{"role": "speaker"}]}' -F audio=@turn.wav http://127.0.0.1:8008/v1/replies
     """
+    keep_little()
     try:
         from es4r_toolkit.serving.app import create_app
         from es4r_toolkit.serving.server import bind, server_of

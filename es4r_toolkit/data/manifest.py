@@ -155,7 +155,8 @@ def read_manifest(
             report.dialogues.append(_read_dialogue(record.value, name, need, check))
             report.records.append(record)
         except FieldError as fault:
-            report.rejected.append(Rejection(name, record.line, fault.field, fault.problem, fault.mend))
+            line = record.line_of(fault.field)
+            report.rejected.append(Rejection(name, line, fault.field, fault.problem, fault.mend))
             report.refused.append(record)
     return replace(report, elsewhere=elsewhere)
 

@@ -43,11 +43,26 @@ class Record:
         The parsed JSON; a FieldError where the line could not be parsed.
     name : str or None
         The dialogue's id, where it is known though the record could not be parsed.
+    turn_lines : tuple of int
+        Of a dialogue in a table: the lines of its turns, oldest first.
     """
 
     line: int
     value: object
     name: str | None = None
+    turn_lines: tuple[int, ...] = ()
+
+    def line_of(self, field: str) -> int:
+        """Where a field stands: in the line of its turn, where each has its own.
+
+        Example
+        -------
+        >>> record = Record(4, {}, turn_lines=(2, 3, 4))
+        >>> record.line_of("dialogue_history[1].audio_path"), record.line_of("response.audio_path")
+        (3, 4)
+        """
+        turn = re.match(r"dialogue_history\[(\d+)\]", field) if self.turn_lines else None
+        return self.line if turn is None else self.turn_lines[int(turn[1])]
 
 
 @dataclass(frozen=True)
@@ -59,7 +74,7 @@ class Rejection:
     item : str
         The id, or its place where no id could be read.
     line : int
-        As in Record.
+        Of the field, as `Record.line_of` has it.
     field : str
         Such as ``dialogue_history[2].role``.
     problem, mend : str

@@ -204,10 +204,11 @@ def _samples(name: str, turns: list[tuple[int, dict[str, Any]]], samples: str) -
         if turn["role"] == LISTENER and any(before["role"] == SPEAKER for _, before in turns[:place])
     ]
     chosen = answers if samples == "every" else answers[-1:]
+    lines = tuple(line for line, _ in turns)
     for place in chosen or [len(turns)]:
         history = [turn for _, turn in turns[:place]]
         value: dict[str, Any] = {"conversation_id": name, "dialogue_history": history}
-        line = turns[min(place, len(turns) - 1)][0]
+        line = lines[min(place, len(turns) - 1)]
         if chosen:
             value["response"] = turns[place][1]
             if len(chosen) > 1:
@@ -220,4 +221,4 @@ def _samples(name: str, turns: list[tuple[int, dict[str, Any]]], samples: str) -
             continue
         if splits:
             value["split"] = splits.pop()
-        yield Record(line, value, name)
+        yield Record(line, value, name, lines)

@@ -78,7 +78,7 @@ def comparison_table(
         rows.append(Row(names.get(name, name), [*both, apart, sure]))
     told = (
         f"Over the {comparison['paired']} dialogues of both; the other is {comparison['other']}. p: how often "
-        "resamples of two equal systems would differ as much (paired bootstrap, Koehn 2004). \"differs\": p is below "
+        'resamples of two equal systems would differ as much (paired bootstrap, Koehn 2004). "differs": p is below '
         f"{LEVEL}, and 0 is not in the interval of the difference. Many scores are many looks at the same replies: a "
         f"single small p says little. {remark}"
     )

@@ -19,7 +19,7 @@ PACKAGE, LOBES, RECIPES, TESTS = ROOT / "es4r_toolkit", ROOT / "lobes", ROOT / "
 
 # Which may be imported by which: a part imports itself and parts of a lower or the same rank.
 RANKS = [
-    {"__init__", "errors", "dialogue", "masks", "processes", "cancelling"},
+    {"__init__", "errors", "dialogue", "masks", "processes", "cancelling", "unheard"},
     {"lobes", "trust"},
     {"hparams"},
     {"protocols"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from es4r_toolkit.cli import app
 from es4r_toolkit.data.predictions import Prediction
 from es4r_toolkit.metrics.examples import examples
 from es4r_toolkit.metrics.slots import SlotTable
+from es4r_toolkit.report.evaluation_page import SCORES, write_evaluation
 from es4r_toolkit.report.tables import comparison_table
 
 SLOTS = {"affect": {"joy": ["so glad"], "anger": ["so angry"]}}
@@ -99,6 +101,23 @@ def test_intervals_stand_below_the_scores(tmp_path):
     page = page_of(path)
     low, high = json.loads((tmp_path / "metrics.json").read_text())["interval"]["rougeL"]
     assert f"{low:.3f} to {high:.3f}" in page
+
+
+def test_the_whole_row_of_scores_is_seen(tmp_path):
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no Chromium is installed: apt-get install chromium")
+    metrics = dict.fromkeys(("scored", "rejected", "empty_replies"), 9) | dict.fromkeys(SCORES, 0.4555)
+    metrics["interval"] = {name: [0.4444, 0.4666] for name in SCORES}
+    written = write_evaluation(tmp_path / "report.html", "All scores", metrics, [], [])
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1200, "height": 900})
+        page.goto(written.as_uri())
+        hidden = page.locator(".scroll").evaluate("table => table.scrollWidth - table.clientWidth")
+        browser.close()
+    assert hidden == 0
 
 
 @pytest.mark.parametrize(

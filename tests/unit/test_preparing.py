@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from es4r_toolkit.data.preparing import Preparation, Sampling, Utterance, draw, prepare_alone
+from es4r_toolkit.data.preparing import SPLITS, Preparation, Sampling, Utterance, draw, prepare_alone
 from es4r_toolkit.data.published import find, in_parallel, text_of
 from es4r_toolkit.data.records import FieldError
 from es4r_toolkit.errors import ConfigError
@@ -121,6 +121,17 @@ def test_a_rule_that_is_none_is_named(wrong):
     (argument,) = wrong
     with pytest.raises(ConfigError, match=f"{argument}: got"):
         Sampling(**wrong)
+
+
+def test_what_is_left_out_is_told_in_words(work, caplog):
+    for split, speakers in zip(SPLITS, ("AB", "AB", "ABB")):
+        work.add(split, split, said(speakers), Sampling())
+    work.leave_out("calls.csv, line 7 (9_1)", FieldError("audio_path", "'b.wav' does not exist", "correct the path"))
+    work.write()
+    assert caplog.messages == [
+        f"entries left out: 1, all in {work.target / 'rejects.jsonl'}; "
+        "the first: calls.csv, line 7 (9_1): audio_path 'b.wav' does not exist"
+    ]
 
 
 def test_a_share_is_drawn_by_the_seed():

@@ -146,7 +146,13 @@ def test_a_fault_in_a_later_turn_leaves_the_samples_before_it(folder):
     rows = [*CALL[:2], CALL[2].replace("call.wav", "none.wav"), CALL[3]]
     report = read(folder, rows)
     assert [one.id for one in report.dialogues] == ["a_1"]
-    assert [rejection.item for rejection in report.rejected] == ["a_3"]
+    assert [(rejection.item, rejection.line) for rejection in report.rejected] == [("a_3", 4)]
+
+
+def test_the_line_named_is_that_of_the_row_at_fault(folder):
+    rows = [CALL[3].replace("call.wav", "none.wav"), CALL[0], CALL[1].replace("call.wav", "none.wav"), CALL[2]]
+    found = [(one.item, one.line, one.field) for one in read(folder, rows).rejected]
+    assert found == [("a_1", 4, "response.audio_path"), ("a_3", 4, "dialogue_history[1].audio_path")]
 
 
 def test_where_words_alone_are_read_a_table_needs_no_recordings(folder):
