@@ -149,7 +149,8 @@ def _fault_of(error: ES4RError, words: str) -> Fault:
     if isinstance(error, ContextError):
         return Fault("invalid", "the dialogue", "is longer than the model can read", "leave out the oldest turns")
     if isinstance(error, DialogueError):
-        return Fault("invalid", "the dialogue", error.problem, "send the text of every turn")
+        mend = "send the text of every turn" if "transcript" in error.problem else error.mend
+        return Fault("invalid", "the dialogue", error.problem, mend)
     if words and not any(map(str.isalnum, words)):
         return Fault("invalid", "the reply", "has no word that could be said", "ask again at a lower temperature")
     logger.error("a reply failed: %s", error)
