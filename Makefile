@@ -34,12 +34,12 @@ talk: $(PAGE)  ## Serve a page to talk to the small model, at http://127.0.0.1:7
 demo: $(PACKAGE)  ## Speak a corpus, train on it, answer held-out dialogues, write results/demo/report.html
 	$(RUN)/python recipes/AffectProbe/demo.py
 
-test: $(STAMP)  ## Every test
-	OMP_NUM_THREADS=1 $(RUN)/python -m pytest
+test: $(STAMP)  ## Every test, in two processes; TESTS="tests/unit" for some of them
+	OMP_NUM_THREADS=1 $(RUN)/python -m pytest -n 2 --dist loadfile $(TESTS)
 
 soak: $(STAMP)  ## The long forms of docs/reliability.md: several hours; what was found goes to results/soak/
 	mkdir -p results/soak
-	ONEDNN_PRIMITIVE_CACHE_CAPACITY=16 OMP_NUM_THREADS=1 $(RUN)/python benchmarks/soak.py > results/soak/responder.json
+	ONEDNN_PRIMITIVE_CACHE_CAPACITY=16 OMP_NUM_THREADS=1 $(RUN)/python benchmarks/soak_responder.py > results/soak/responder.json
 	OMP_NUM_THREADS=1 $(RUN)/python benchmarks/serving.py > results/soak/serving.json
 	$(RUN)/python benchmarks/soak_training.py --kills 20 --output results/soak
 	MUTATIONS=30000 ES4R_SOAK=1 OMP_NUM_THREADS=1 $(RUN)/python -m pytest --timeout=7200 tests/integration/test_bad_corpus.py \

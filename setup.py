@@ -52,7 +52,16 @@ SERVE = [
     "prometheus-client>=0.26,<1",
 ]
 # Playwright drives the system's Chromium: apt-get install chromium.
-TESTS = ["pytest>=8", "pytest-timeout", "hypothesis", "playwright>=1.50", "schemathesis>=4.32,<5", "ruff", "build"]
+TESTS = [
+    "pytest>=8",
+    "pytest-timeout",
+    "pytest-xdist>=3.6",
+    "hypothesis",
+    "playwright>=1.50",
+    "schemathesis>=4.32,<5",
+    "ruff",
+    "build",
+]
 
 setup(
     name="es4r-toolkit",

@@ -48,6 +48,7 @@ ALLOWED = {
     ("es4r_toolkit/demo/models.py", "huggingface_hub"): "downloads what the user names",
     ("es4r_toolkit/metrics/judge/endpoint.py", "httpx2"): "the judge's endpoint, which the user names",
     ("es4r_toolkit/serving/server.py", "socket"): "es4r serve listens where the user says",
+    ("es4r_toolkit/demo/serving.py", "socket"): "the name of this machine, by which visitors may call it",
     ("recipes/AffectProbe/demo.py", "subprocess"): "train.py",
     ("recipes/AffectProbe/study.py", "subprocess"): "train.py, once a variant",
     ("recipes/MELD/prepare.py", "subprocess"): "ffmpeg, without a shell",
