@@ -1,8 +1,8 @@
 """Thousands of dialogues through one responder: what grows, what is left behind, and whether it still says the same.
 
 python benchmarks/soak_responder.py --dialogues 2000 prints JSON. Each dialogue is spoken anew by espeak-ng, so that
-nothing of it was heard before, and is answered whole, as a stream, as a stream that is broken off, or in a conversation.
-The first of all is asked again at the end. Exits with 1 where something leaked or changed.
+nothing of it was heard before, and is answered whole, as a stream, as a stream that is broken off, or in a
+conversation. The first of all is asked again at the end. Exits with 1 where something leaked or changed.
 """
 
 from __future__ import annotations
