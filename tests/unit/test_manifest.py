@@ -62,7 +62,7 @@ def test_a_good_dialogue_comes_out_whole(folder):
 
 
 # Each: the path to the value, what it becomes (DELETE takes it out), the field and words that the rejection names.
-DELETE = object()
+DELETE = ...
 FAULTS = [
     (["conversation_id"], DELETE, "conversation_id", "is missing"),
     (["conversation_id"], " ", "conversation_id", "is empty"),
