@@ -14,6 +14,7 @@ import torch
 from judge_server import JudgeServer
 from tones import command_of, write_corpus
 
+from es4r_toolkit.inference import EmpathyResponder
 from es4r_toolkit.training import run_recipe
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "AffectProbe"
@@ -75,3 +76,9 @@ def server(monkeypatch) -> Iterator[JudgeServer]:
     monkeypatch.delenv("ES4R_JUDGE_KEY", raising=False)
     with JudgeServer().running() as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def responder() -> EmpathyResponder:
+    """The shipped model."""
+    return EmpathyResponder.from_hparams()

@@ -27,6 +27,7 @@ LIMITS = Limits(
     body_bytes=600_000, values=500, turns=4, text_characters=100, turn_seconds=3, seconds=5, upload_seconds=0.5
 )
 SPEAKER = {"role": "speaker", "text": "I moved house."}
+EVENTS = "text/event-stream"
 PATIENCE = 60.0  # seconds; other tests may share the machine
 RATE = 16000
 

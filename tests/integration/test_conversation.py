@@ -28,11 +28,6 @@ RATE = 16000
 STRATEGIES = {"comfort": {"to": 0.0, "rate": 0.85}, "encourage": {"from": 0.0}}
 
 
-@pytest.fixture(scope="module")
-def responder() -> EmpathyResponder:
-    return EmpathyResponder.from_hparams()
-
-
 @pytest.fixture
 def dialogue(tmp_path) -> Dialogue:
     turns = []

@@ -18,11 +18,6 @@ pytest.importorskip("espeakng_loader", reason="the espeak extra is not installed
 WORDS = "It was on the phone."
 
 
-@pytest.fixture(scope="module")
-def responder() -> EmpathyResponder:
-    return EmpathyResponder.from_hparams()
-
-
 def recorded(folder: Path, index: int, seconds: float, rate: int = 16000, level: float = 0.2) -> Path:
     """A voiced sound that swells and falls, no turn like another."""
     time = np.arange(round(seconds * rate)) / rate

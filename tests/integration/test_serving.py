@@ -14,6 +14,7 @@ pytest.importorskip("espeakng_loader", reason="the espeak extra is not installed
 
 import httpx2
 from served import (
+    EVENTS,
     PATIENCE,
     Served,
     dialogue,
@@ -29,14 +30,7 @@ from served import (
 
 from es4r_toolkit.data.audio import load
 from es4r_toolkit.dialogue import Turn
-from es4r_toolkit.inference import NOTICE, EmpathyResponder
-
-EVENTS = "text/event-stream"
-
-
-@pytest.fixture(scope="module")
-def responder() -> EmpathyResponder:
-    return EmpathyResponder.from_hparams()
+from es4r_toolkit.inference import NOTICE
 
 
 @pytest.fixture(scope="module")

@@ -33,16 +33,8 @@ from served import (
 )
 
 from es4r_toolkit.data import audio
-from es4r_toolkit.inference import EmpathyResponder
 from es4r_toolkit.serving import uploads
 from es4r_toolkit.serving.limits import Limits
-
-EVENTS = "text/event-stream"
-
-
-@pytest.fixture(scope="module")
-def responder() -> EmpathyResponder:
-    return EmpathyResponder.from_hparams()
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ pytest.importorskip("espeakng_loader", reason="the espeak extra is not installed
 
 import anyio
 from served import (
+    EVENTS,
     GOOD,
     HEAD,
     LIMITS,
@@ -38,13 +39,6 @@ from es4r_toolkit.inference import EmpathyResponder
 from es4r_toolkit.serving.border import LOCAL, Border
 from es4r_toolkit.serving.limits import Limits
 from es4r_toolkit.serving.server import CONNECTIONS, bind
-
-EVENTS = "text/event-stream"
-
-
-@pytest.fixture(scope="module")
-def responder() -> EmpathyResponder:
-    return EmpathyResponder.from_hparams()
 
 
 @pytest.fixture(scope="module")

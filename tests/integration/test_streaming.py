@@ -37,11 +37,6 @@ STEP = 0.02
 
 
 @pytest.fixture(scope="module")
-def responder() -> EmpathyResponder:
-    return EmpathyResponder.from_hparams()
-
-
-@pytest.fixture(scope="module")
 def dialogue(tmp_path_factory) -> Dialogue:
     turns = []
     for index, words in enumerate(("I lost my job.", "That is hard.", "I do not know what to do.")):
