@@ -5,9 +5,10 @@ RUN := $(VENV)/bin
 PACKAGE := $(VENV)/.package
 PAGE := $(VENV)/.page
 STAMP := $(VENV)/.installed
+SOAKS := soak-responder soak-training soak-examples soak-fuzz soak-serving
 VOICES := styletts2==0.1.6 kokoro==0.9.4
 
-.PHONY: help install talk demo test soak lint bench bench-scaling clean
+.PHONY: help install talk demo test soak $(SOAKS) lint bench bench-scaling clean
 help:  ## What can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
@@ -37,17 +38,30 @@ demo: $(PACKAGE)  ## Speak a corpus, train on it, answer held-out dialogues, wri
 test: $(STAMP)  ## Every test, in two processes; TESTS="tests/unit" for some of them
 	OMP_NUM_THREADS=1 $(RUN)/python -m pytest -n 2 --dist loadfile $(TESTS)
 
-soak: $(STAMP)  ## The long forms of docs/reliability.md: several hours; what was found goes to results/soak/
+soak: $(SOAKS)  ## The long forms of docs/reliability.md, hours of them; make -j2 soak runs two at a time
+	@echo "What was found is in results/soak and results/fuzz."
+
+soak-responder: $(STAMP)
 	mkdir -p results/soak
 	ONEDNN_PRIMITIVE_CACHE_CAPACITY=16 OMP_NUM_THREADS=1 $(RUN)/python benchmarks/soak_responder.py > results/soak/responder.json
-	OMP_NUM_THREADS=1 $(RUN)/python benchmarks/serving.py > results/soak/serving.json
+
+soak-training: $(STAMP)
 	$(RUN)/python benchmarks/soak_training.py --kills 20 --output results/soak
-	MUTATIONS=30000 ES4R_SOAK=1 OMP_NUM_THREADS=1 $(RUN)/python -m pytest --timeout=7200 tests/integration/test_bad_corpus.py \
-		tests/property/test_audio_border.py tests/property/test_manifest_readers.py tests/property/test_prompt_injection.py \
-		tests/property/test_yaml_allowlist.py tests/contracts/test_trust_mutations.py tests/fuzz
+
+soak-examples: $(STAMP)
+	MUTATIONS=30000 ES4R_SOAK=1 OMP_NUM_THREADS=1 $(RUN)/python -m pytest --timeout=7200 --junitxml=results/soak/examples.xml \
+		tests/integration/test_bad_corpus.py tests/property/test_audio_border.py tests/property/test_manifest_readers.py \
+		tests/property/test_prompt_injection.py tests/property/test_yaml_allowlist.py tests/contracts/test_trust_mutations.py \
+		tests/fuzz
+
+soak-fuzz: $(STAMP)
 	$(RUN)/pip install --quiet --disable-pip-version-check -e '.[fuzz]'
 	for target in audio manifest prompt yaml; do \
 		OMP_NUM_THREADS=1 $(RUN)/python tests/fuzz/fuzz_$$target.py -max_total_time=900 || exit 1; done
+
+soak-serving: $(STAMP)
+	mkdir -p results/soak
+	OMP_NUM_THREADS=1 $(RUN)/python benchmarks/serving.py > results/soak/serving.json
 
 lint: $(STAMP)  ## Style and errors, without changing anything
 	$(RUN)/ruff check .
