@@ -8,6 +8,7 @@ conversation. The first of all is asked again at the end. Exits with 1 where som
 from __future__ import annotations
 
 import argparse
+import ctypes
 import gc
 import itertools
 import json
@@ -78,13 +79,20 @@ def answer(responder: EmpathyResponder, dialogue: Dialogue, way: str) -> Respons
     return talk.respond(dialogue.history[-1])
 
 
+def resident() -> int:
+    """Memory of the process (bytes), with what malloc keeps of it for later."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 def held() -> dict[str, int]:
-    """What the process holds: memory (bytes), open files, threads, children."""
+    """Open files, threads, children, and memory (bytes) before and after what is free is given back."""
     gc.collect()
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    before = resident()
+    ctypes.CDLL(None).malloc_trim(0)
     tasks = Path("/proc/self/task").iterdir()
     return {
-        "memory": pages * os.sysconf("SC_PAGE_SIZE"),
+        "resident": before,
+        "memory": resident(),
         "files": len(os.listdir("/proc/self/fd")),
         "threads": threading.active_count(),
         "children": sum(len((task / "children").read_text().split()) for task in tasks),
@@ -110,7 +118,7 @@ def soak(dialogues: int, warm_up: int, progress: bool = True) -> dict[str, objec
         "answered": answered,
         "broken_off": cut,
         "course": course,
-        "growth": round(course[-1]["memory"] / course[0]["memory"] - 1, 4),
+        "growth": {name: round(course[-1][name] / course[0][name] - 1, 4) for name in ("resident", "memory")},
         "wrong": list(_wrong(course, first, last)),
     }
 

@@ -127,7 +127,9 @@ def _folder(source: str | Path, revision: str | None) -> Path:
         with naming(source):
             folder = Path(snapshot_download(str(source), revision=revision, allow_patterns=WANTED))
     if not any(folder.glob("*.safetensors")):
-        raise BackendError(source, "has no *.safetensors", "give a checkpoint in safetensors; pickles are not read")
+        raise BackendError(
+            source, "has no *.safetensors", f"convert it once: es4r convert-checkpoint {source} --output FOLDER"
+        )
     if "t5" in str(folder) and load_config(folder).model_type not in ("t5", "mt5"):
         # The library takes any path that holds these two letters for a T5.
         raise BackendError(folder, "holds 't5' in its path, and is no T5", "copy it to a folder of another name")

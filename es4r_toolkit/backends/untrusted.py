@@ -55,7 +55,8 @@ def refuse_pickles(source: str | Path, config: PreTrainedConfig, revision: str |
             return
     pickles = sorted(path.name for path in Path(source).glob("*") if path.suffix in PICKLES)
     held = f", but {pickles[0]}, a pickle, which can run code when it is read" if pickles else ""
-    raise BackendError(source, f"cannot be loaded: it has no {SAFE_WEIGHTS_NAME}{held}", "convert it to safetensors")
+    mend = f"convert it once: es4r convert-checkpoint {source} --output FOLDER"
+    raise BackendError(source, f"cannot be loaded: it has no {SAFE_WEIGHTS_NAME}{held}", mend)
 
 
 def refuse_endless_layers(source: str | Path, revision: str | None = None) -> None:

@@ -5,7 +5,7 @@ Everything heavy is imported inside the commands, so that --help comes at once.
 
 from es4r_toolkit.cli.answering import respond
 from es4r_toolkit.cli.app import app
-from es4r_toolkit.cli.converting import convert_kokoro, convert_styletts2
+from es4r_toolkit.cli.converting import convert_checkpoint, convert_kokoro, convert_styletts2
 from es4r_toolkit.cli.demonstrating import demo
 from es4r_toolkit.cli.judging import judge
 from es4r_toolkit.cli.listening import listen, listen_report
@@ -27,6 +27,7 @@ for command in (
     listen_report,
     latency,
     replay,
+    convert_checkpoint,
     convert_styletts2,
     convert_kokoro,
 ):

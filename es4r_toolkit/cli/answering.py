@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from es4r_toolkit.cli.options import AsJson, Confined, Table
+from es4r_toolkit.cli.options import AsJson, Confined, Device, ModelFolder, Precision, Revision, Table, TrustRemoteCode
 from es4r_toolkit.cli.printing import complain, print_beside_bar, print_json, progress
 from es4r_toolkit.errors import ES4RError
 
@@ -17,13 +17,11 @@ def respond(
         Path, typer.Argument(help="Dialogues: a .json, .jsonl, .csv or .tsv file; response may be absent.")
     ],
     output: Annotated[Path, typer.Option(help="Folder for the answers; each dialogue gets one inside it.")],
-    model: Annotated[str | None, typer.Option(help="Folder of a model.", show_default="the shipped model")] = None,
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub model.")] = None,
-    device: Annotated[str, typer.Option(help="Where the model runs, such as cuda:0.")] = "cpu",
-    precision: Annotated[str, typer.Option(help="fp32, or bf16 for bfloat16 autocast.")] = "fp32",
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Let the model's YAML build classes from outside the package.")
-    ] = False,
+    model: ModelFolder = None,
+    revision: Revision = None,
+    device: Device = "cpu",
+    precision: Precision = "fp32",
+    trust_remote_code: TrustRemoteCode = False,
     seed: Annotated[int, typer.Option(min=0, help="Set before each dialogue, so none depends on another.")] = 0,
     feature_store: Annotated[
         Path | None, typer.Option(help="Folder where what is computed of recordings is kept for the next run.")

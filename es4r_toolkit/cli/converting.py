@@ -1,4 +1,4 @@
-"""es4r convert-styletts2 and convert-kokoro."""
+"""es4r convert-checkpoint, convert-styletts2 and convert-kokoro."""
 
 from __future__ import annotations
 
@@ -6,6 +6,28 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from es4r_toolkit.cli.options import Revision
+from es4r_toolkit.cli.printing import progress
+
+
+def convert_checkpoint(
+    source: Annotated[str, typer.Argument(help="Hub name or local folder, with pytorch_model.bin or several such.")],
+    output: Annotated[Path, typer.Option(help="Folder to make.")],
+    revision: Revision = None,
+) -> None:
+    """Turn an encoder, language model or recognizer published as a pickle into safetensors, once.
+
+    Nothing in the pickle is executed. Configuration and tokenizer go along.
+
+    \b
+    Example:
+      es4r convert-checkpoint microsoft/wavlm-large --output wavlm-large
+    """
+    from es4r_toolkit.backends.checkpoint_convert import convert
+
+    folder = convert(source, output, revision, progress)
+    typer.echo(f"written to {folder}; use it as a source, such as --encoder_source={folder}")
 
 
 def convert_styletts2(

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from es4r_toolkit.cli.options import keep_little
+from es4r_toolkit.cli.options import Device, Precision, Revision, TrustRemoteCode, keep_little
 from es4r_toolkit.cli.printing import complain
 
 
@@ -26,12 +26,10 @@ def demo(
         Path | None,
         typer.Option(help="Manifest of dialogues to begin with.", show_default="shared/data/avamerg_demo"),
     ] = None,
-    device: Annotated[str, typer.Option(help="Where the models run, such as cuda:0.")] = "cpu",
-    precision: Annotated[str, typer.Option(help="fp32, or bf16 for bfloat16 autocast.")] = "fp32",
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of hub models.")] = None,
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Let a model's YAML build classes from outside the package.")
-    ] = False,
+    device: Device = "cpu",
+    precision: Precision = "fp32",
+    revision: Revision = None,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Talk to a model on a web page, hear it answer, and see why it answers so.
 

@@ -13,6 +13,15 @@ Table = Annotated[Path | None, typer.Option(help="YAML with the columns, roles a
 Confined = Annotated[
     bool, typer.Option("--confined", help="Refuse recordings outside the file's own folder: for what strangers wrote.")
 ]
+ModelFolder = Annotated[
+    str | None, typer.Option(help="Folder or hub name of a model.", show_default="the shipped model")
+]
+Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of hub models.")]
+Device = Annotated[str, typer.Option(help="Where models run, such as cuda:0.")]
+Precision = Annotated[str, typer.Option(help="fp32, or bf16 for bfloat16 autocast.")]
+TrustRemoteCode = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Let a model's YAML build classes from outside the package.")
+]
 
 
 def keep_little() -> None:

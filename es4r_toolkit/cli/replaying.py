@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from es4r_toolkit.cli.options import AsJson
+from es4r_toolkit.cli.options import AsJson, Device, TrustRemoteCode
 from es4r_toolkit.cli.printing import one_line, print_json
 
 if TYPE_CHECKING:
@@ -20,10 +20,8 @@ def replay(
     model: Annotated[
         str | None, typer.Option(help="Folder of a model to compute with.", show_default="the kept weights")
     ] = None,
-    device: Annotated[str, typer.Option(help="Where the model runs, such as cuda:0.")] = "cpu",
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Let the model's YAML build classes from outside the package.")
-    ] = False,
+    device: Device = "cpu",
+    trust_remote_code: TrustRemoteCode = False,
     as_json: AsJson = False,
 ) -> None:
     """Compute a batch again whose numbers were not finite in training.

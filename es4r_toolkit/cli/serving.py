@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from es4r_toolkit.cli.options import keep_little
+from es4r_toolkit.cli.options import Device, ModelFolder, Precision, Revision, TrustRemoteCode, keep_little
 from es4r_toolkit.cli.printing import one_line
 from es4r_toolkit.errors import ConfigError
 
@@ -16,17 +16,15 @@ TOKEN_VARIABLE = "ES4R_SERVE_TOKEN"
 
 
 def serve(
-    model: Annotated[str | None, typer.Option(help="Folder of a model.", show_default="the shipped model")] = None,
+    model: ModelFolder = None,
     host: Annotated[str, typer.Option(help="Address to listen at; another than this machine's is open to all.")] = (
         "127.0.0.1"
     ),
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8008,
-    device: Annotated[str, typer.Option(help="Where the model runs, such as cuda:0.")] = "cpu",
-    precision: Annotated[str, typer.Option(help="fp32, or bf16 for bfloat16 autocast.")] = "fp32",
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub model.")] = None,
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Let the model's YAML build classes from outside the package.")
-    ] = False,
+    device: Device = "cpu",
+    precision: Precision = "fp32",
+    revision: Revision = None,
+    trust_remote_code: TrustRemoteCode = False,
     running: Annotated[int, typer.Option(min=1, max=16, help="Replies at once.")] = 4,
     waiting: Annotated[int, typer.Option(min=0, help="Requests that may wait; more are told to come again.")] = 16,
     body_megabytes: Annotated[float, typer.Option(min=0.001, help="Largest request.")] = 32.0,

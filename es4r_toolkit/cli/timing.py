@@ -7,15 +7,15 @@ from typing import Annotated
 
 import typer
 
-from es4r_toolkit.cli.options import AsJson
+from es4r_toolkit.cli.options import AsJson, Device, ModelFolder, Precision, TrustRemoteCode
 from es4r_toolkit.cli.printing import print_json, progress
 
 
 def latency(
     output: Annotated[Path, typer.Option(help="Folder for latency.json, waterfall.svg and by_history.svg.")],
-    model: Annotated[str | None, typer.Option(help="Folder of a model.", show_default="the shipped model")] = None,
-    device: Annotated[str, typer.Option(help="Where the model runs, such as cuda:0.")] = "cpu",
-    precision: Annotated[str, typer.Option(help="fp32, or bf16 for bfloat16 autocast.")] = "fp32",
+    model: ModelFolder = None,
+    device: Device = "cpu",
+    precision: Precision = "fp32",
     seconds: Annotated[float, typer.Option(min=0.1, max=30, help="Length of a speaker's turn.")] = 5.0,
     turns: Annotated[int, typer.Option(min=1, help="Speaker's turns of a conversation.")] = 28,
     conversations: Annotated[int, typer.Option(min=1, help="How many are held.")] = 3,
@@ -23,9 +23,7 @@ def latency(
         bool, typer.Option("--written", help="Give the words with each turn; nothing is recognized.")
     ] = False,
     unit: Annotated[str, typer.Option(help="What the voice waits for: sentence or clause.")] = "sentence",
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Let the model's YAML build classes from outside the package.")
-    ] = False,
+    trust_remote_code: TrustRemoteCode = False,
     as_json: AsJson = False,
 ) -> None:
     """Time a conversation: from the end of a turn to the first sound of the reply, and where the time goes.

@@ -13,6 +13,7 @@ from es4r_toolkit.errors import AudioError
 CUT_SHORT = "it was cut short or is broken: copy, download or record it again"
 # A WAV writer that streams to a pipe declares 2 or 4 GiB, far above any limit here, because it cannot go back.
 STREAMED_SIZE = 0x7FFF0000
+OGG = b"OggS"  # begins each page
 # What stands once at the start of a stream: the first block of a FLAC, the frame of an MP3 that tells its length.
 OPENINGS = {
     "FLAC": (b"fLaC\x00\x00\x00\x22", b"fLaC\x80\x00\x00\x22"),
@@ -47,6 +48,12 @@ def check_container(path: Path, kind: str, size: int) -> None:
         _check_declared_size(path, size)
     elif kind == "OGG":
         _check_pages(path)
+
+
+def begins_as_ogg(path: Path) -> bool:
+    """Whether a file is an Ogg stream by its first bytes."""
+    with path.open("rb") as file:
+        return file.read(len(OGG)) == OGG
 
 
 def check_alone(path: Path, kind: str) -> None:
@@ -88,7 +95,7 @@ def _check_pages(path: Path) -> None:
     begun = ended = False
     following: dict[int, int] = {}
     with path.open("rb") as file:
-        while len(header := file.read(27)) == 27 and header[:4] == b"OggS":
+        while len(header := file.read(27)) == 27 and header[: len(OGG)] == OGG:
             flags, _, serial, number, checksum, count = struct.unpack("<xBqIIIB", header[4:])
             begins = bool(flags & 0x02)
             if begins and begun:

@@ -129,6 +129,7 @@ class Reply:
                 voice.honours,
                 self.why,
                 self.source.forgotten,
+                self.cut_off,
             )
         )
 
@@ -145,8 +146,11 @@ class Reply:
         generation = self.model.pipeline.generation
         tokens = generation.stream(context, **self.options)
         self.text = GrowingText(generation.render.text)
+        number = 0
         while (token := self._next(tokens)) is not None:
+            number += 1
             yield from self._gained(self.text.add(token))
+        self.cut_off = generation.cuts_off(number)
         yield from self._gained(self.text.rest(), last=True)
 
     def _next(self, tokens: Iterator[int]) -> int | None:

@@ -226,16 +226,16 @@ class EmpathyResponder:
         with self.model.computing():
             context = self.pipeline.context(batch, return_attention=explained)
             clock.lap("understanding")
-            texts = self.pipeline.generation.generate(context, **options)
+            replies = self.pipeline.generation.write(context, **options)
             clock.lap("generation")
             plans = self.pipeline.plan(batch, strategy)
             why = explain(self.pipeline, batch, context) if explained else None
-        waveforms = [self.model.speak(text, plan) for text, plan in zip(texts, plans)]
+        waveforms = [self.model.speak(reply.text, plan) for reply, plan in zip(replies, plans)]
         clock.lap("synthesis")
         voice = self.pipeline.synthesis.voice
         return [
             Response(
-                text,
+                reply.text,
                 plan,
                 waveform,
                 voice.sample_rate,
@@ -244,6 +244,7 @@ class EmpathyResponder:
                 clock.laps,
                 voice.honours,
                 why,
+                cut_off=reply.cut_off,
             )
-            for index, (text, plan, waveform) in enumerate(zip(texts, plans, waveforms))
+            for index, (reply, plan, waveform) in enumerate(zip(replies, plans, waveforms))
         ]

@@ -64,6 +64,8 @@ class Response:
         Where it was asked for, and the model has such an attention.
     forgotten_turns : int
         Oldest turns that a conversation has let go for good, which are in its history no more.
+    cut_off : bool
+        Whether the reply stops at the language model's ``max_new_tokens``, before its end.
     """
 
     text: str
@@ -76,11 +78,13 @@ class Response:
     honours: frozenset[str] = frozenset()
     explanation: Explanation | None = None
     forgotten_turns: int = 0
+    cut_off: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """All but the sound and the explanation, as plain values."""
         return {
             "text": self.text,
+            "cut_off": self.cut_off,
             **plan_as_dict(self.plan),
             "honours": sorted(self.honours),
             "transcripts": self.transcripts,

@@ -91,6 +91,7 @@ class ReplyOut(BaseModel):
     """A reply, and how it came about."""
 
     text: str
+    cut_off: bool = Field(description="Whether the reply stops at the longest that the model may write.")
     strategy: str
     strategy_weights: dict[str, float]
     energy_change: float = Field(description="Mean change of energy from turn to turn.")

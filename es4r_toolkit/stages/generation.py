@@ -56,6 +56,13 @@ class Words(NamedTuple):
     suffixes: Sequence[Tensor]
 
 
+class Written(NamedTuple):
+    """A reply, and whether it stops at ``max_new_tokens`` before its end."""
+
+    text: str
+    cut_off: bool
+
+
 class EmpatheticGeneration(nn.Module):
     """E_fused = CrossAttn(E_spch, E_text), placed before the reply in a chat prompt (ES4R Sec. 3.2).
 
@@ -168,13 +175,17 @@ class EmpatheticGeneration(nn.Module):
         return self.llm.logits(embeds, valid, adapted, last=targets.shape[1])
 
     def generate(self, context: Context, **options: Any) -> list[str]:
+        """The texts that ``write`` writes."""
+        return [reply.text for reply in self.write(context, **options)]
+
+    def write(self, context: Context, **options: Any) -> list[Written]:
         """Write a reply for each context; options are the language model's (``temperature``, ``top_p``).
 
         One that is not at its end after ``max_new_tokens`` is cut off there, and a warning in the log counts it.
         """
         replies = self.llm.generate(context.embeds, context.valid, context.adapted, self.max_new_tokens, **options)
         self._tell_of_cut([len(reply) for reply in replies])
-        return [self.render.text(reply) for reply in replies]
+        return [Written(self.render.text(reply), self.cuts_off(len(reply))) for reply in replies]
 
     def stream(self, context: Context, **options: Any) -> Iterator[int]:
         """Write one reply, token id by token id; options are as for ``generate``, and ``cache``.
@@ -189,9 +200,12 @@ class EmpatheticGeneration(nn.Module):
             yield token
         self._tell_of_cut([number])
 
+    def cuts_off(self, length: int) -> bool:
+        """Whether a reply of this many tokens was cut off; the token that ends one is not counted."""
+        return length >= self.max_new_tokens
+
     def _tell_of_cut(self, lengths: Sequence[int]) -> None:
-        # The token that ends a reply is not among them.
-        cut = sum(length >= self.max_new_tokens for length in lengths)
+        cut = sum(map(self.cuts_off, lengths))
         if cut:
             logger.warning("%d of %d replies are cut off at max_new_tokens, %d", cut, len(lengths), self.max_new_tokens)
 

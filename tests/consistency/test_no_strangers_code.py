@@ -35,7 +35,8 @@ HARMLESS = (
 ALLOWED = {
     ("es4r_toolkit/hparams.py", "hyperpyyaml"): "the one door for YAML; its loader knows no Python objects",
     ("es4r_toolkit/backends/checkpoints.py", "pickle"): "the name of an error",
-    ("es4r_toolkit/backends/checkpoints.py", "torch.load"): "of published voices to convert: weights only",
+    ("es4r_toolkit/backends/checkpoints.py", "torch.load"): "of published checkpoints to convert: weights only",
+    ("es4r_toolkit/backends/checkpoint_convert.py", "huggingface_hub"): "downloads what the user names",
     ("es4r_toolkit/checkpointing.py", "torch.load"): "of a run's own state: weights only",
     ("es4r_toolkit/backends/mos.py", "torch.jit"): "a program, run where --trust-remote-code is said",
     ("es4r_toolkit/backends/kokoro.py", "importlib"): "a module of the package kokoro, by a name that stands there",
@@ -54,6 +55,7 @@ ALLOWED = {
     ("recipes/MELD/prepare.py", "subprocess"): "ffmpeg, without a shell",
     ("benchmarks/evaluation.py", "subprocess"): "es4r evaluate",
     ("benchmarks/feature_store.py", "subprocess"): "itself, timed",
+    ("benchmarks/soak_responder.py", "ctypes"): "malloc_trim of the C library, to see what is held",
     ("benchmarks/serving.py", "subprocess"): "es4r serve",
     ("benchmarks/serving.py", "httpx2"): "that server, on this machine",
 }

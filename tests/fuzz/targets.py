@@ -10,6 +10,7 @@ import atexit
 import contextlib
 import json
 import math
+import os
 import shutil
 import sys
 import tempfile
@@ -57,7 +58,8 @@ def audio(data: bytes) -> None:
     path = _folder() / f"sound{SOUNDS[data[0] % len(SOUNDS)] if data else ''}"
     path.write_bytes(data[1:])
     try:
-        samples, rate = decode(path)
+        with _silent_decoders():
+            samples, rate = decode(path)
     except AudioError as error:
         _check_named(error)
         return
@@ -69,6 +71,23 @@ def audio(data: bytes) -> None:
         waveform = load(path, RATE)
         assert len(waveform) == math.ceil(len(samples) * RATE / rate)
         assert torch.isfinite(waveform).all()
+
+
+@contextlib.contextmanager
+def _silent_decoders() -> Iterator[None]:
+    # mpg123 writes to the process's own standard error, a line or more for nearly every input.
+    shown = os.dup(2)
+    os.dup2(_nowhere(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(shown, 2)
+        os.close(shown)
+
+
+@cache
+def _nowhere() -> int:
+    return os.open(os.devnull, os.O_WRONLY)
 
 
 def manifest(data: bytes) -> None:

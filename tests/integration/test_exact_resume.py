@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import signal
+from typing import Any
 
 import pytest
+import speechbrain
+import torch
 from forked import Fault, differences, results, start
 
 SECONDS = 0.9  # of a batch: one long dialogue or two or three short ones
@@ -52,3 +55,25 @@ def test_loaders_in_processes_of_their_own_go_on_in_the_same_order(tmp_path, com
     assert start(arguments, killed, Fault(step=step)).codes() == [-signal.SIGKILL]
     assert start(arguments, killed).codes() == [0]
     assert differences(results(whole), results(killed)) == []
+
+
+def scale_gradients() -> None:
+    """Give training on a processor the scaler that float16 has on a GPU; here even float32 is soon too small for it."""
+    as_always = speechbrain.Brain.__init__
+
+    def begin(self: speechbrain.Brain, *arguments: Any, **options: Any) -> None:
+        as_always(self, *arguments, **options)
+        self.scaler = torch.GradScaler("cpu", init_scale=2.0**124, growth_interval=2)
+        self.checkpointer.add_recoverable("scaler", self.scaler, optional_load=True)
+
+    speechbrain.Brain.__init__ = begin
+
+
+def test_the_scale_of_gradients_goes_on_where_it_was(tmp_path, command, uninterrupted):
+    """It grows until a step overflows and is left out: another scale would leave out other steps."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert start(command(whole), whole, prepare=scale_gradients).codes() == [0]
+    assert start(command(killed), killed, Fault(step=4), prepare=scale_gradients).codes() == [-signal.SIGKILL]
+    assert start(command(killed), killed, prepare=scale_gradients).codes() == [0]
+    assert differences(results(whole), results(killed)) == []
+    assert differences(uninterrupted, results(whole)), "no step was left out"

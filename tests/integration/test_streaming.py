@@ -218,6 +218,14 @@ def test_a_reply_without_a_word_is_refused_as_the_models_doing(responder, dialog
         list(responder.stream(dialogue))
 
 
+def test_a_reply_that_was_cut_off_says_so_however_it_was_asked_for(responder, dialogue, monkeypatch):
+    assert not responder.respond(dialogue).cut_off
+    monkeypatch.setattr(responder.pipeline.generation, "max_new_tokens", 3)
+    *_, end = responder.stream(dialogue)
+    assert end.response.cut_off
+    assert responder.respond(dialogue).as_dict()["cut_off"]
+
+
 def test_an_unknown_option_is_told_to_the_reader(responder, dialogue):
     with pytest.raises(TypeError, match="warmth"):
         list(responder.stream(dialogue, warmth=3))

@@ -100,7 +100,7 @@ def test_no_folder_and_no_safetensors_are_refused(tmp_path, offline):
         BertScore(tmp_path / "none")
     folder = save_bert(tmp_path / "pickled")
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    with pytest.raises(BackendError, match="pickles are not read"):
+    with pytest.raises(BackendError, match="es4r convert-checkpoint"):
         BertScore(folder)
 
 

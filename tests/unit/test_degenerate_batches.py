@@ -17,7 +17,7 @@ from es4r_toolkit.dialogue import LISTENER, Turn
 from es4r_toolkit.errors import ContextError, DialogueError
 from es4r_toolkit.examining import examine
 from es4r_toolkit.losses import response_cross_entropy, response_kl
-from es4r_toolkit.stages.generation import EmpatheticGeneration
+from es4r_toolkit.stages.generation import EmpatheticGeneration, Written
 
 LENGTHS = [[8000, 4800], [6400]]
 
@@ -76,7 +76,8 @@ def test_a_generated_reply_that_is_cut_off_is_counted_in_the_log(cached_pipeline
     most = pipeline.generation.max_new_tokens
     monkeypatch.setattr(pipeline.generation.llm, "generate", lambda *_, **__: [[5] * most, [5] * (most - 1)])
     with caplog.at_level(logging.WARNING):
-        assert len(pipeline.generate(batch)) == 2
+        written = pipeline.generation.write(pipeline.context(batch))
+    assert [reply.cut_off for reply in written] == [True, False]
     assert f"1 of 2 replies are cut off at max_new_tokens, {most}" in caplog.text
 
 
@@ -114,7 +115,7 @@ def test_a_dialogue_whose_reply_has_no_word_is_named_and_the_others_are_answered
     lines = [json.dumps({"conversation_id": name, "dialogue_history": history}) for name in ("mute", "fine")]
     (tmp_path / "two.jsonl").write_text("\n".join(lines))
     texts = iter(["", "I am here."])
-    monkeypatch.setattr(EmpatheticGeneration, "generate", lambda *_, **__: [next(texts)])
+    monkeypatch.setattr(EmpatheticGeneration, "write", lambda *_, **__: [Written(next(texts), False)])
     arguments = ["respond", str(tmp_path / "two.jsonl"), "--output", str(tmp_path / "out"), "--json"]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 1

@@ -274,15 +274,17 @@ def test_the_dialogue_goes_on_with_another_voice(model):
     assert "turn 3 speaker" in last["why"]
 
 
-def test_turns_beyond_the_window_and_turns_let_go_for_good_are_told_apart(model):
+def test_what_was_left_out_is_told_and_what_for(model):
     pending = Visit().say(model.responder, said())
     list(pending.stream)
     response = pending.stream.response
     pipeline = model.responder.pipeline
     assert "Turns 1 Words from" in written(drawing.why(response, pipeline))
-    gone = dataclasses.replace(response, dropped_turns=1, forgotten_turns=3)
+    assert "cut off" not in written(drawing.why(response, pipeline))
+    gone = dataclasses.replace(response, dropped_turns=1, forgotten_turns=3, cut_off=True)
     told = "Turns 1, the oldest 1 beyond the window; 3 before these forgotten for good Words from"
     assert told in written(drawing.why(gone, pipeline))
+    assert f"{response.text} (cut off: as long as the model may write)" in written(drawing.why(gone, pipeline))
 
 
 def test_words_of_visitors_are_text_and_nothing_else(model):
