@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import numpy as np
 import soundfile
 
 from es4r_toolkit.data.containers import CUT_SHORT, STREAMED_SIZE, begins_as_ogg, check_alone, check_container
+from es4r_toolkit.data.files import size_of_file
 from es4r_toolkit.data.resampling import resample
 from es4r_toolkit.errors import AudioError, require
 
@@ -139,15 +139,7 @@ def probe(
         header) shows to nobody.
     """
     path = Path(path)
-    try:
-        found = path.stat()
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        raise AudioError(path, "does not exist", "correct the path, or put the recording there") from None
-    except OSError as error:
-        raise AudioError(path, f"cannot be reached ({error.strerror})", "correct the path") from None
-    if not stat.S_ISREG(found.st_mode):
-        raise AudioError(path, "is not a file", "give the path of one recording")
-    size = found.st_size
+    size = size_of_file(path, AudioError, mend="correct the path, or put the recording there")
     if size == 0:
         raise AudioError(path, "is empty (0 bytes)", "copy, download or record it again")
     if size > limits.max_bytes and not (start or stop):

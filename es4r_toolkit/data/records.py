@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import math
 import re
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from es4r_toolkit.data.files import size_of_file
 from es4r_toolkit.errors import DialogueError
 
 EXTENSIONS = (".jsonl", ".json")
@@ -165,16 +165,9 @@ def read_text(path: Path) -> str:
 
 
 def _require_file(path: Path) -> None:
-    try:
-        found = path.stat()
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        raise DialogueError(path, "does not exist", "correct the path") from None
-    except OSError as error:
-        raise DialogueError(path, f"cannot be reached ({error.strerror})", "correct the path") from None
-    if not stat.S_ISREG(found.st_mode):
-        raise DialogueError(path, "is not a file", "correct the path")
-    if found.st_size > LARGEST:
-        raise DialogueError(path, f"has {found.st_size} bytes, over the limit of {LARGEST}", "split it")
+    size = size_of_file(path, DialogueError)
+    if size > LARGEST:
+        raise DialogueError(path, f"has {size} bytes, over the limit of {LARGEST}", "split it")
 
 
 def read_json(path: Path, text: str) -> object:
