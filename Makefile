@@ -5,6 +5,7 @@ RUN := $(VENV)/bin
 PACKAGE := $(VENV)/.package
 PAGE := $(VENV)/.page
 STAMP := $(VENV)/.installed
+FUZZER := $(VENV)/.fuzzer
 SOAKS := soak-responder soak-training soak-examples soak-fuzz soak-serving
 VOICES := styletts2==0.1.6 kokoro==0.9.4
 
@@ -21,6 +22,10 @@ $(STAMP): $(PACKAGE)
 	$(RUN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@# Their own pins go with nothing here; what their models need is among the extras.
 	$(RUN)/pip install --quiet --disable-pip-version-check --no-deps $(VOICES)
+	@touch $@
+
+$(FUZZER): $(STAMP)
+	$(RUN)/pip install --quiet --disable-pip-version-check -e '.[fuzz]'
 	@touch $@
 
 install: $(STAMP)  ## Set up .venv with the package, editable, and what its tests need
@@ -41,25 +46,24 @@ test: $(STAMP)  ## Every test, in two processes; TESTS="tests/unit" for some of 
 soak: $(SOAKS)  ## The long forms of docs/reliability.md, hours of them; make -j2 soak runs two at a time
 	@echo "What was found is in results/soak and results/fuzz."
 
-soak-responder: $(STAMP)
+soak-responder: $(FUZZER)
 	mkdir -p results/soak
 	ONEDNN_PRIMITIVE_CACHE_CAPACITY=16 OMP_NUM_THREADS=1 $(RUN)/python benchmarks/soak_responder.py > results/soak/responder.json
 
-soak-training: $(STAMP)
+soak-training: $(FUZZER)
 	$(RUN)/python benchmarks/soak_training.py --kills 20 --output results/soak
 
-soak-examples: $(STAMP)
+soak-examples: $(FUZZER)
 	MUTATIONS=30000 ES4R_SOAK=1 OMP_NUM_THREADS=1 $(RUN)/python -m pytest --timeout=7200 --junitxml=results/soak/examples.xml \
 		tests/integration/test_bad_corpus.py tests/property/test_audio_border.py tests/property/test_manifest_readers.py \
 		tests/property/test_prompt_injection.py tests/property/test_yaml_allowlist.py tests/contracts/test_trust_mutations.py \
 		tests/fuzz
 
-soak-fuzz: $(STAMP)
-	$(RUN)/pip install --quiet --disable-pip-version-check -e '.[fuzz]'
+soak-fuzz: $(FUZZER)
 	for target in audio manifest prompt yaml; do \
 		OMP_NUM_THREADS=1 $(RUN)/python tests/fuzz/fuzz_$$target.py -max_total_time=900 || exit 1; done
 
-soak-serving: $(STAMP)
+soak-serving: $(FUZZER)
 	mkdir -p results/soak
 	OMP_NUM_THREADS=1 $(RUN)/python benchmarks/serving.py > results/soak/serving.json
 

@@ -88,7 +88,7 @@ def held() -> dict[str, int]:
     """Open files, threads, children, and memory (bytes) before and after what is free is given back."""
     gc.collect()
     before = resident()
-    ctypes.CDLL(None).malloc_trim(0)
+    getattr(ctypes.CDLL(None), "malloc_trim", int)(0)
     tasks = Path("/proc/self/task").iterdir()
     return {
         "resident": before,

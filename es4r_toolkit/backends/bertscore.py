@@ -16,6 +16,7 @@ from transformers import (
 )
 
 from es4r_toolkit.backends.checkpoints import is_folder, load_config, load_weights, naming
+from es4r_toolkit.backends.untrusted import instead_of_pickles
 from es4r_toolkit.errors import BackendError, require
 
 BATCH = 64
@@ -127,9 +128,7 @@ def _folder(source: str | Path, revision: str | None) -> Path:
         with naming(source):
             folder = Path(snapshot_download(str(source), revision=revision, allow_patterns=WANTED))
     if not any(folder.glob("*.safetensors")):
-        raise BackendError(
-            source, "has no *.safetensors", f"convert it once: es4r convert-checkpoint {source} --output FOLDER"
-        )
+        raise BackendError(source, "has no *.safetensors", instead_of_pickles(source, revision))
     if "t5" in str(folder) and load_config(folder).model_type not in ("t5", "mt5"):
         # The library takes any path that holds these two letters for a T5.
         raise BackendError(folder, "holds 't5' in its path, and is no T5", "copy it to a folder of another name")

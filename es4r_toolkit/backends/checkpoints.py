@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -19,6 +18,7 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
 from es4r_toolkit.backends.untrusted import refuse_endless_layers, refuse_pickles
+from es4r_toolkit.data.files import size_of_file
 from es4r_toolkit.errors import BackendError
 
 BAR_FROM_BYTES = 500_000_000
@@ -150,7 +150,7 @@ def check_folder(source: str | Path) -> None:
     """Raise BackendError where a source can only be a local folder, and there is none."""
     folder = Path(source).expanduser()
     if not folder.exists() and (folder.is_absolute() or str(source)[:1] in ".~"):
-        raise BackendError(source, "no such folder", "give a hub name or a local folder of a safetensors checkpoint")
+        raise BackendError(source, "no such folder", "give a hub name or the local folder of a checkpoint")
 
 
 @contextmanager
@@ -169,7 +169,7 @@ def naming(source: str | Path) -> Iterator[None]:
     except UNFIT as fault:
         first = str(fault).strip().split("\n")[0][:300]
         raise BackendError(
-            source, f"cannot be loaded ({first})", "give a hub name or a local folder of a safetensors checkpoint"
+            source, f"cannot be loaded ({first})", "give a hub name or the local folder of a checkpoint"
         ) from fault
     finally:
         logging.set_verbosity(verbosity)
@@ -250,24 +250,16 @@ def read_pickle(path: Path, ignored: Sequence[str] = ()) -> Any:
     BackendError
         If it is missing, broken or names any other function.
     """
-    if not path.is_file():
-        raise BackendError(path, "no such file", "name a file that the model's authors publish")
-    broken = (
-        pickle.UnpicklingError,
-        EOFError,
-        OSError,
-        RuntimeError,
-        LookupError,
-        ValueError,
-        TypeError,
-        AttributeError,
-    )
+    size_of_file(path, BackendError, "name a file that the model's authors publish")
     try:
         with torch.serialization.safe_globals([(_nothing, name) for name in ignored]):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except broken as fault:
-        reason = str(fault).strip().split("\n")[0][:200]
-        raise BackendError(path, f"cannot be read as weights ({reason})", "download it again") from fault
+    except Exception as fault:
+        # What reading broken or hostile bytes raises, nobody has listed. torch wraps it in advice to trust the file.
+        cause = fault.__context__ or fault
+        reason = (str(cause) or repr(cause)).strip().split("\n")[0][:200]
+        mend = "download it again; if it is whole, it holds more than weights, and is not read"
+        raise BackendError(path, f"cannot be read as weights ({reason})", mend) from fault
 
 
 def _nothing(*_: object) -> None:

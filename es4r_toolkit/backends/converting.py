@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors import SafetensorError
 from torch import Tensor
 
 from es4r_toolkit.errors import BackendError
@@ -41,18 +43,22 @@ def new_folder(target: Path) -> Iterator[Path]:
     Raises
     ------
     BackendError
-        If the target is there with something in it.
+        If the target is there with something in it, or something cannot be read or written in the block.
     """
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise BackendError(target, "is there already", "name a new folder")
-    building = target.with_name(target.name + ".building")
-    shutil.rmtree(building, ignore_errors=True)
-    building.mkdir(parents=True)
     try:
-        yield building
-    except BaseException:
-        shutil.rmtree(building, ignore_errors=True)
-        raise
-    if target.exists():
-        target.rmdir()
-    building.rename(target)
+        target = target.expanduser().resolve()
+        if target.exists() and (not target.is_dir() or any(target.iterdir())):
+            raise BackendError(target, "is there already", "name a new folder")
+        building = target.with_name(f".{target.name}.{os.getpid()}.part")
+        building.mkdir(parents=True)
+        try:
+            yield building
+            if target.exists():
+                target.rmdir()
+            building.rename(target)
+        except BaseException:
+            shutil.rmtree(building, ignore_errors=True)
+            raise
+    except (OSError, SafetensorError) as fault:
+        mend = "make room, and name a folder that can be written"
+        raise BackendError(target, f"cannot be made ({fault})", mend) from fault

@@ -48,7 +48,7 @@ def convert(source: str | Path, output: str | Path) -> Path:
         save_file(weights, target / WEIGHTS)
         save_file({path.stem: _pack(path) for path in packs}, target / VOICES)
         shutil.copy(folder / CONFIG, target / CONFIG)
-    return Path(output)
+    return Path(output).expanduser()
 
 
 def _pack(path: Path) -> Tensor:

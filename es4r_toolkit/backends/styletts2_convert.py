@@ -53,7 +53,7 @@ def convert(checkpoint: str | Path, config: str | Path, plbert: str | Path, outp
         save_file(weights, folder / WEIGHTS)
         shutil.copy(config, folder / CONFIG)
         shutil.copy(plbert, folder / PLBERT)
-    return Path(output)
+    return Path(output).expanduser()
 
 
 def _without_twin(weights: dict[str, Tensor], source: str | Path) -> dict[str, Tensor]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from transformers import FeatureExtractionMixin, PreTrainedConfig
-from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, WEIGHTS_INDEX_NAME, WEIGHTS_NAME, cached_file
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from es4r_toolkit.errors import BackendError
@@ -41,8 +42,7 @@ def refuse_pickles(source: str | Path, config: PreTrainedConfig, revision: str |
     BackendError
         If weights would be read from anything else.
     """
-    if find_adapter_config_file(str(source), revision=revision) is not None:
-        raise BackendError(source, "has an adapter beside its weights", "merge it: merge_and_unload of peft, and save")
+    refuse_adapter(source, revision)
     named = getattr(config, "transformers_weights", None)
     if named is not None and not _is_own(named, (".safetensors", INDEX)):
         raise BackendError(source, f"names {named!r} as its weights, which are not safetensors", "convert them")
@@ -55,8 +55,31 @@ def refuse_pickles(source: str | Path, config: PreTrainedConfig, revision: str |
             return
     pickles = sorted(path.name for path in Path(source).glob("*") if path.suffix in PICKLES)
     held = f", but {pickles[0]}, a pickle, which can run code when it is read" if pickles else ""
-    mend = f"convert it once: es4r convert-checkpoint {source} --output FOLDER"
-    raise BackendError(source, f"cannot be loaded: it has no {SAFE_WEIGHTS_NAME}{held}", mend)
+    raise BackendError(
+        source, f"cannot be loaded: it has no {SAFE_WEIGHTS_NAME}{held}", instead_of_pickles(source, revision)
+    )
+
+
+def refuse_adapter(source: str | Path, revision: str | None = None) -> None:
+    """Refuse a checkpoint with an adapter beside it, which transformers would load too, from whatever it is in.
+
+    Raises
+    ------
+    BackendError
+        If there is one.
+    """
+    if find_adapter_config_file(str(source), revision=revision) is not None:
+        raise BackendError(source, "has an adapter beside its weights", "merge it: merge_and_unload of peft, and save")
+
+
+def instead_of_pickles(source: str | Path, revision: str | None = None) -> str:
+    """What to do about a checkpoint that has no safetensors."""
+    folder = Path(source).expanduser()
+    if folder.is_dir() and not any((folder / name).is_file() for name in (WEIGHTS_NAME, WEIGHTS_INDEX_NAME)):
+        return "give a checkpoint in safetensors"
+    commit = ["--revision", revision] if revision else []
+    command = shlex.join(["es4r", "convert-checkpoint", str(source), *commit, "--output", "FOLDER"])
+    return f"convert its {WEIGHTS_NAME} once: {command}"
 
 
 def refuse_endless_layers(source: str | Path, revision: str | None = None) -> None:

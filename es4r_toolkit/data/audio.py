@@ -346,7 +346,11 @@ def _open(path: Path) -> soundfile.SoundFile:
 def _libsndfile_errors(path: Path, problem: str) -> Iterator[None]:
     try:
         yield
-    except (soundfile.SoundFileError, OSError) as error:
+    except OSError as error:
+        raise AudioError(
+            path, f"cannot be read ({error.strerror or error})", "make it readable, or put it elsewhere"
+        ) from None
+    except soundfile.SoundFileError as error:
         # The library repeats the path; what follows its last colon is the reason.
         reason = str(error).rsplit(": ", 1)[-1].strip().rstrip(".")
         mend = f"give a whole WAV, FLAC, OGG, MP3 or AIFF file; if it is one, {CUT_SHORT}"

@@ -51,9 +51,14 @@ def check_container(path: Path, kind: str, size: int) -> None:
 
 
 def begins_as_ogg(path: Path) -> bool:
-    """Whether a file is an Ogg stream by its first bytes."""
+    """Whether a file is an Ogg stream by its first bytes, or by those behind ID3 tags, which none may have."""
     with path.open("rb") as file:
-        return file.read(len(OGG)) == OGG
+        start = file.read(10)
+        if start[:3] == b"ID3" and len(start) == 10:
+            # Seven bits a byte.
+            file.seek(10 + sum(byte % 128 << place for byte, place in zip(start[6:], (21, 14, 7, 0))))
+            start = file.read(len(OGG))
+        return start[: len(OGG)] == OGG
 
 
 def check_alone(path: Path, kind: str) -> None:
@@ -111,7 +116,7 @@ def _check_pages(path: Path) -> None:
             if _page_checksum(unsigned + segments + body) != checksum or following.get(serial, number) != number:
                 raise AudioError(path, f"has a broken or missing Ogg page, number {number}", CUT_SHORT)
             following[serial], ended = (number + 1) % (1 << 32), bool(flags & 0x04)
-    if not ended:
+    if not (ended and begun):
         raise AudioError(path, "lacks the page that ends an Ogg stream", CUT_SHORT)
 
 

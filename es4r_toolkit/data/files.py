@@ -31,5 +31,5 @@ def size_of_file(path: Path, error: type[ES4RError], mend: str = "correct the pa
     except OSError as fault:
         raise error(path, f"cannot be reached ({fault.strerror})", "correct the path") from None
     if not stat.S_ISREG(found.st_mode):
-        raise error(path, "is not a file", "correct the path")
+        raise error(path, "is not a file", "give the path of one file")
     return found.st_size

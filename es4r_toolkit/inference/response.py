@@ -65,7 +65,7 @@ class Response:
     forgotten_turns : int
         Oldest turns that a conversation has let go for good, which are in its history no more.
     cut_off : bool
-        Whether the reply stops at the language model's ``max_new_tokens``, before its end.
+        Whether the reply reached the language model's ``max_new_tokens`` without a stop token.
     """
 
     text: str

@@ -89,7 +89,7 @@ def create_app(
             allow_origins=border.origins,
             allow_methods=["GET", "POST"],
             allow_headers=["Authorization", "Content-Type"],
-            expose_headers=["ES4R-Notice", "ES4R-Text", "ES4R-Strategy", "Server-Timing", "Retry-After"],
+            expose_headers=[*documentation.REPLY_HEADERS, "Retry-After"],
         )
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*border.hosts], www_redirect=False)
     app.add_middleware(Notes, metrics=metrics)

@@ -78,8 +78,12 @@ _TURNS = [
     {"role": "listener", "text": "Oh no. How are you?"},
     {"role": "speaker", "text": "It gets worse every day."},
 ]
-_OF_HEADERS = {
+REPLY_HEADERS = {
     "ES4R-Text": {"description": "The reply, percent-encoded UTF-8.", "schema": {"type": "string"}},
+    "ES4R-Cut-Off": {
+        "description": "Whether the reply is as long as the model may write.",
+        "schema": {"type": "boolean"},
+    },
     "ES4R-Strategy": {"description": "How it is spoken.", "schema": {"type": "string"}},
     "ES4R-Notice": {"description": NOTICE, "schema": {"type": "string"}},
     "Server-Timing": {"description": "Milliseconds by stage.", "schema": {"type": "string"}},
@@ -97,7 +101,7 @@ REPLIES = {
     "responses": {
         200: {
             "description": "The reply, in the form that Accept asks for.",
-            "headers": _OF_HEADERS,
+            "headers": REPLY_HEADERS,
             "content": {
                 "application/json": {"schema": {"$ref": REF.format(model="ReplyOut")}},
                 "audio/wav": {"schema": {"type": "string", "format": "binary"}},

@@ -144,6 +144,7 @@ def headers_of(answer: Answer) -> dict[str, str]:
     return {
         **NO_STORE,
         "ES4R-Text": quote(answer.text, safe=" ,.!?'"),
+        "ES4R-Cut-Off": json.dumps(answer.cut_off),
         "ES4R-Strategy": quote(answer.plan.strategy.name),
         "Server-Timing": timings,
     }

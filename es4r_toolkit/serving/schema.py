@@ -91,7 +91,7 @@ class ReplyOut(BaseModel):
     """A reply, and how it came about."""
 
     text: str
-    cut_off: bool = Field(description="Whether the reply stops at the longest that the model may write.")
+    cut_off: bool = Field(description="Whether the reply is as long as the model may write, without a stop token.")
     strategy: str
     strategy_weights: dict[str, float]
     energy_change: float = Field(description="Mean change of energy from turn to turn.")

@@ -57,7 +57,7 @@ class Words(NamedTuple):
 
 
 class Written(NamedTuple):
-    """A reply, and whether it stops at ``max_new_tokens`` before its end."""
+    """A reply, and whether it reached ``max_new_tokens`` without a stop token."""
 
     text: str
     cut_off: bool

@@ -34,7 +34,6 @@ HARMLESS = (
 )
 ALLOWED = {
     ("es4r_toolkit/hparams.py", "hyperpyyaml"): "the one door for YAML; its loader knows no Python objects",
-    ("es4r_toolkit/backends/checkpoints.py", "pickle"): "the name of an error",
     ("es4r_toolkit/backends/checkpoints.py", "torch.load"): "of published checkpoints to convert: weights only",
     ("es4r_toolkit/backends/checkpoint_convert.py", "huggingface_hub"): "downloads what the user names",
     ("es4r_toolkit/checkpointing.py", "torch.load"): "of a run's own state: weights only",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from urllib.parse import unquote
 
 import numpy as np
@@ -53,6 +54,7 @@ def test_the_three_forms_hold_one_reply(server):
         == reply["text"]
         == "".join(data["text"] for name, data in events if name == "text")
     )
+    assert json.loads(sound.headers["ES4R-Cut-Off"]) is reply["cut_off"] is dict(events)["end"]["cut_off"] is False
     assert sound.headers["ES4R-Strategy"] == reply["strategy"] == dict(events)["strategy"]["strategy"]
     wav = base64.b64decode(reply["audio"])
     assert wav == sound.content

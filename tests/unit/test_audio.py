@@ -14,6 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from es4r_toolkit.data import containers
 from es4r_toolkit.data.audio import AudioLimits, decode, load, probe, save
 from es4r_toolkit.errors import AudioError, ConfigError
 
@@ -97,6 +98,19 @@ def test_a_folder_is_refused(tmp_path):
     assert refusal(tmp_path).problem == "is not a file"
 
 
+def test_a_recording_that_may_not_be_read_is_named_with_the_reason(tmp_path, monkeypatch):
+    def forbidden(path: Path, *_: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    path = write(tmp_path / "a.wav")
+    monkeypatch.setattr(Path, "open", forbidden)
+    error = refusal(path)
+    assert (error.problem, error.mend) == (
+        "cannot be read (Permission denied)",
+        "make it readable, or put it elsewhere",
+    )
+
+
 def test_an_empty_file_is_refused(tmp_path):
     (tmp_path / "a.wav").touch()
     assert refusal(tmp_path / "a.wav").problem == "is empty (0 bytes)"
@@ -139,10 +153,16 @@ def test_a_cut_compressed_file_is_told_when_decoded(tmp_path, name):
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="no /proc, which tells the memory of a process")
-def test_ogg_files_that_cannot_be_opened_cost_no_memory(tmp_path):
+@pytest.mark.parametrize("kind", ["cut", "tagged", "one page"])
+def test_ogg_files_that_cannot_be_opened_cost_no_memory(tmp_path, kind):
     """libsndfile 1.2.2 keeps 6 kB of each that it tries: here 17 MB."""
-    path = tmp_path / "a.ogg"
-    path.write_bytes(write(tmp_path / "whole.ogg").read_bytes()[:100])
+    path, whole = tmp_path / "a.ogg", write(tmp_path / "whole.ogg").read_bytes()
+    first = bytearray(whole[: whole.index(b"OggS", 4)])
+    # Both the first page of its stream and the last.
+    first[5], first[22:26] = 0x06, bytes(4)
+    first[22:26] = containers._page_checksum(bytes(first)).to_bytes(4, "little")
+    tag = b"ID3\x04\x00\x00\x00\x00\x01\x00" + bytes(128)
+    path.write_bytes({"cut": whole[:100], "tagged": tag + whole[:100], "one page": bytes(first)}[kind])
 
     def pages(tries: int) -> int:
         for _ in range(tries):
