@@ -57,6 +57,7 @@ soak-examples: $(FUZZER)
 	MUTATIONS=30000 ES4R_SOAK=1 OMP_NUM_THREADS=1 $(RUN)/python -m pytest --timeout=7200 --junitxml=results/soak/examples.xml \
 		tests/integration/test_bad_corpus.py tests/property/test_audio_border.py tests/property/test_manifest_readers.py \
 		tests/property/test_prompt_injection.py tests/property/test_yaml_allowlist.py tests/contracts/test_trust_mutations.py \
+		tests/contracts/test_checkpoint_convert.py \
 		tests/fuzz
 
 soak-fuzz: $(FUZZER)

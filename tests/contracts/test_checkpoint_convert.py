@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from published import SELF_SUPERVISED, save_self_supervised
 from safetensors.torch import load_file
+from soak import examples
 
 from es4r_toolkit.backends import checkpoint_convert
 from es4r_toolkit.backends.causal_lm import CausalLM
@@ -145,7 +146,7 @@ def test_what_holds_anything_but_weights_is_named(language_model, tmp_path, held
     assert [path.name for path in tmp_path.iterdir()] == ["published"]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(zipped=st.booleans(), share=st.floats(0, 1, exclude_max=True), changed=st.booleans(), byte=st.integers(0, 255))
 def test_a_file_that_was_cut_or_changed_anywhere_is_one_named_error_or_is_read(
     tmp_path_factory, zipped, share, changed, byte
