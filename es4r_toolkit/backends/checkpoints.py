@@ -150,7 +150,7 @@ def check_folder(source: str | Path) -> None:
     """Raise BackendError where a source can only be a local folder, and there is none."""
     folder = Path(source).expanduser()
     if not folder.exists() and (folder.is_absolute() or str(source)[:1] in ".~"):
-        raise BackendError(source, "no such folder", "give a hub name or the local folder of a checkpoint")
+        raise BackendError(source, "no such folder", "give a hub name or a local folder of a checkpoint")
 
 
 @contextmanager
@@ -169,7 +169,7 @@ def naming(source: str | Path) -> Iterator[None]:
     except UNFIT as fault:
         first = str(fault).strip().split("\n")[0][:300]
         raise BackendError(
-            source, f"cannot be loaded ({first})", "give a hub name or the local folder of a checkpoint"
+            source, f"cannot be loaded ({first})", "give a hub name or a local folder of a checkpoint"
         ) from fault
     finally:
         logging.set_verbosity(verbosity)

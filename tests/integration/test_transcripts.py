@@ -17,6 +17,7 @@ from es4r_toolkit.data.transcripts import TRANSCRIPTS, with_transcripts, write_d
 from es4r_toolkit.errors import ConfigError, DialogueError
 from es4r_toolkit.inference import EmpathyResponder
 from es4r_toolkit.pipeline import EmpathyPipeline
+from es4r_toolkit.stages.generation import Written
 from es4r_toolkit.training import run_recipe
 
 
@@ -143,7 +144,7 @@ def test_a_corpus_without_transcripts_trains_and_answers(
     assert len(lines) == len({line["audio"] for line in lines}) > 3
     responder = EmpathyResponder.from_hparams(output / "model")
     # So little training may end in a reply without words, which no voice speaks.
-    monkeypatch.setattr(responder.pipeline.generation, "generate", lambda *_, **__: ["I hear you."])
+    monkeypatch.setattr(responder.pipeline.generation, "write", lambda *_, **__: [Written("I hear you.", False)])
     (dialogue, *_) = read_manifest(unwritten / "test.jsonl", need_text=False).dialogues
     answer = responder.respond(dialogue).as_dict()
     texts = {line["audio"]: line["text"] for line in lines}
