@@ -146,11 +146,9 @@ class Reply:
         generation = self.model.pipeline.generation
         tokens = generation.stream(context, **self.options)
         self.text = GrowingText(generation.render.text)
-        number = 0
         while (token := self._next(tokens)) is not None:
-            number += 1
             yield from self._gained(self.text.add(token))
-        self.cut_off = generation.cuts_off(number)
+        self.cut_off = generation.cuts_off(len(self.text.ids))
         yield from self._gained(self.text.rest(), last=True)
 
     def _next(self, tokens: Iterator[int]) -> int | None:
